@@ -1,0 +1,87 @@
+"""Any text as pretraining tasks: span corruption, prefix LM, causal LM, and a mixture of the first two.
+
+NAME_span_corruption   NAME_prefix_lm   NAME_causal_lm   NAME_denoising
+"""
+
+import functools
+import pathlib
+import re
+
+import seqio
+
+from t5x_like.objectives.causal_lm import CausalLM
+from t5x_like.objectives.prefix_lm import PrefixLM
+from t5x_like.objectives.span_corruption import SpanCorruption
+from t5x_like.tasks import held_out, readers, sources, vocabularies
+
+EXTRA_IDS = 100
+OBJECTIVES = {"span_corruption": SpanCorruption(), "prefix_lm": PrefixLM(), "causal_lm": CausalLM()}
+DENOISING_RATES = {"span_corruption": 0.5, "prefix_lm": 0.5}
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
+
+
+def register(
+    *, name: str, path: str, tokenizer: str | None, held_out_fraction: float = 0.05, field: str = "text"
+) -> None:
+    """Registers the tasks over `path`: a folder of code or text, a text file, .jsonl(.gz, .zst) or .parquet.
+
+    tokenizer           a .model (SentencePiece) or .json (`tokenizers`) file, or None for bytes
+    held_out_fraction   for validation: whole files if there are several, else documents, else the end of the one text
+    """
+    reader = readers.reader_for(path, field=field)
+    register_reader(
+        name=name, reader=reader, tokenizer=tokenizer, hold_out=_rule(reader, held_out_fraction), field=field
+    )
+
+
+def register_reader(
+    *, name: str, reader: readers.Reader, tokenizer: str | None, hold_out: held_out.Rule, field: str = "text"
+) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"name {name!r}: SeqIO takes letters, digits, '_' and '.'")
+    vocabulary = vocabularies.seqio_vocabulary(tokenizer, extra_ids=EXTRA_IDS)
+    feature = seqio.Feature(vocabulary, add_eos=True)
+    for suffix, objective in OBJECTIVES.items():
+        seqio.TaskRegistry.add(
+            f"{name}_{suffix}",
+            source=sources.Corpus(reader, hold_out=hold_out),
+            preprocessors=[
+                functools.partial(seqio.preprocessors.rekey, key_map={"targets": field}),
+                seqio.preprocessors.tokenize,
+                seqio.CacheDatasetPlaceholder(),
+                objective,
+            ],
+            output_features={"targets": feature} if suffix == "causal_lm" else {"inputs": feature, "targets": feature},
+        )
+    rates = [(f"{name}_{suffix}", rate) for suffix, rate in DENOISING_RATES.items()]
+    seqio.MixtureRegistry.add(f"{name}_denoising", rates)
+
+
+def write_task_file(
+    folder: str, *, name: str, path: str, tokenizer: str | None, held_out_fraction: float = 0.05, field: str = "text"
+) -> pathlib.Path:
+    """A module that calls `register`, so that every process, and whoever reads the run later, has the same tasks."""
+    place = {
+        "path": str(pathlib.Path(path).resolve()),
+        "tokenizer": tokenizer and str(pathlib.Path(tokenizer).resolve()),
+    }
+    arguments = {"name": name, **place, "held_out_fraction": held_out_fraction, "field": field}
+    readers.reader_for(path, field=field)  # a wrong path is an error now, not in the file
+    lines = [
+        f'"""Pretraining tasks over {path}."""',
+        "",
+        "from data_tasks import text_corpus",
+        "",
+        "text_corpus.register(",
+    ]
+    lines += [f"    {key}={value!r}," for key, value in arguments.items()]
+    file = pathlib.Path(folder, f"{name}_tasks.py")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join([*lines, ")", ""]), encoding="utf-8")
+    return file
+
+
+def _rule(reader: readers.Reader, fraction: float) -> held_out.Rule:
+    if len(reader.files()) > 1:
+        return held_out.ByFile(fraction)
+    return held_out.Tail(fraction) if isinstance(reader, readers.TextFiles) else held_out.ByDocument(fraction)

@@ -1,0 +1,78 @@
+"""Which tokens are noise, and what becomes of them. Pure functions of (rng, lengths) or of (tokens, mask).
+
+A mask is a flat bool array over a `Ragged`: true where the token is noise.
+"""
+
+import numpy as np
+
+from t5x_like.data import ragged
+from t5x_like.data.ragged import Ragged
+
+
+def random_spans(rng: np.random.Generator, lengths: np.ndarray, *, density: float, mean_span: float) -> np.ndarray:
+    """T5's random_spans_noise_mask, bool [sum of lengths] (arXiv:1910.10683 section 3.1.4 and the released code).
+
+    Noise and kept tokens are each split into the same number of non-empty spans, uniformly over all ways to do so, and
+    alternate, a kept span first. A sequence of one token stays whole.
+    """
+    mask = np.zeros(lengths.sum(), bool)
+    starts = np.cumsum(lengths) - lengths
+    for length in np.unique(lengths[lengths > 1]):
+        same = np.flatnonzero(lengths == length)
+        num_noise, num_spans = noise_counts(int(length), density, mean_span)
+        noise = compositions(rng, len(same), num_noise, num_spans)
+        kept = compositions(rng, len(same), int(length) - num_noise, num_spans)
+        span_lengths = np.stack([kept, noise], axis=2).ravel()
+        is_noise = np.tile([False, True], len(same) * num_spans)
+        mask[starts[same][:, None] + np.arange(length)] = np.repeat(is_noise, span_lengths).reshape(-1, length)
+    return mask
+
+
+def noise_counts(length: int, density: float, mean_span: float) -> tuple[int, int]:
+    """(noise tokens, noise spans) of a sequence of `length` >= 2 tokens; rounds half to even, as TensorFlow does."""
+    num_noise = min(max(round(length * density), 1), length - 1)
+    return num_noise, min(max(round(num_noise / mean_span), 1), num_noise, length - num_noise)
+
+
+def compositions(rng: np.random.Generator, n: int, total: int, parts: int) -> np.ndarray:
+    """n uniformly random ways to write `total` as a sum of `parts` positive integers, int64 [n, parts]."""
+    if parts == 1:
+        return np.full((n, 1), total)
+    chosen = rng.random((n, total - 1), dtype=np.float32).argpartition(parts - 2, axis=1)[:, : parts - 1]
+    cuts = np.sort(chosen, axis=1) + 1
+    return np.diff(cuts, axis=1, prepend=0, append=total)
+
+
+def random_prefix(rng: np.random.Generator, lengths: np.ndarray, *, density: float) -> np.ndarray:
+    """The number of prefix tokens of each sequence, int64 [n], as T5's random_prefix_noise_mask draws them.
+
+    Uniform on [max(1, round((1 - 2 density)(length - 1))), length - 1]; `density` <= 0.5 is the mean share of suffixes.
+    """
+    low = np.maximum(np.round((1 - 2 * density) * (lengths - 1)), 1).astype(np.int64)
+    return rng.integers(low, np.maximum(lengths - 1, low), endpoint=True)
+
+
+def starts_of_spans(lengths: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """True at the first token of every noise span; a span never reaches into the next sequence."""
+    before = np.zeros_like(mask)
+    before[1:] = mask[:-1]
+    starts = np.cumsum(lengths) - lengths
+    before[starts[lengths > 0]] = False
+    return mask & ~before
+
+
+def spans_to_sentinels(tokens: Ragged, mask: np.ndarray, sentinels: np.ndarray) -> Ragged:
+    """Replaces the k-th noise span of every sequence by the one token sentinels[k].
+
+    tokens 1 2 3 4 5 6 7 8   mask 0 0 1 1 0 0 1 1   ->   1 2 <s0> 5 6 <s1>
+    """
+    first = starts_of_spans(tokens.lengths, mask)
+    count = np.cumsum(first)
+    starts = tokens.starts
+    before = np.concatenate([[0], count])[starts]
+    span = count[first] - 1 - np.repeat(before, tokens.lengths)[first]
+    if len(span) and span.max() >= len(sentinels):
+        raise ValueError(f"{span.max() + 1} spans in one sequence, but the vocabulary has {len(sentinels)} sentinels")
+    values = tokens.values.copy()
+    values[first] = sentinels[span]
+    return ragged.keep(Ragged(values, tokens.lengths), ~mask | first)

@@ -1,0 +1,220 @@
+"""One virtual stream: an endless, deterministic sequence of packed rows, made of every V-th document of each task.
+
+The global order of samples is the interleaving of V such streams, and a stream knows nothing of hosts, of workers or
+of the other streams. So any number of hosts can share them out, and the position is a few integers per stream:
+
+  draws    how many examples were drawn before the current block of rows
+  row      how many rows of this block are already used
+  tasks    per task, (block of documents, examples of it already drawn) when the current block began
+
+A block of rows is rebuilt from these numbers alone, random draws included.
+"""
+
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+
+from t5x_like.data import mixing, packing, ragged
+from t5x_like.data.examples import Context, Examples
+from t5x_like.data.prepared import PreparedSplit
+from t5x_like.data.rendering import Side
+from t5x_like.features import Features
+
+
+class MixedTask(NamedTuple):
+    split: PreparedSplit
+    objective: Any
+    rate: float
+
+
+class Plan(NamedTuple):
+    """What every stream of a pipeline shares. `seed` holds the run's seed and the stage."""
+
+    tasks: list[MixedTask]
+    context: Context
+    render: Callable[[Examples], tuple[Side, ...]]
+    capacities: np.ndarray
+    rows_per_block: int
+    num_streams: int
+    seed: tuple[int, ...]
+    shuffle_and_repeat: bool
+
+
+class TaskExamples:
+    """The examples that one task gives to one stream; `position` = (block of documents, examples used of it)."""
+
+    def __init__(self, plan: Plan, task: MixedTask, stream: int, position: tuple[int, int]):
+        self._plan, self._task, self._stream, self.position = plan, task, stream, position
+        block_tokens = plan.rows_per_block * plan.capacities.sum()
+        self._records_per_block = max(1, round(block_tokens / task.split.tokens_per_record))
+        self._seed = (*plan.seed, zlib.crc32(task.split.task.name.encode()))
+        self._loaded: tuple[int, list[Side], int] | None = None
+
+    def draw(self, count: int) -> list[list[Side]]:
+        """The next `count` examples, as parts of rendered sides; fewer only when a task that does not repeat ends."""
+        parts = []
+        while count:
+            block, used = self.position
+            sides, available = self._block(block)
+            if sides is None:
+                break
+            taken = min(count, available - used)
+            if taken:
+                parts.append([_slice(side, used, used + taken) for side in sides])
+            count -= taken
+            self.position = (block, used + taken) if used + taken < available else (block + 1, 0)
+        return parts
+
+    def _block(self, block: int) -> tuple[list[Side] | None, int]:
+        if self._loaded is None or self._loaded[0] != block:
+            records = self._records(block)
+            if not len(records):
+                return None, 0
+            rng = np.random.default_rng((*self._seed, self._stream, block))
+            examples = self._task.objective.examples(rng, self._task.split.read(records), self._plan.context)
+            sides = self._plan.render(_take(examples, rng.permutation(len(examples.targets.lengths))))
+            self._loaded = block, list(sides), len(examples.targets.lengths)
+        return self._loaded[1], self._loaded[2]
+
+    def _records(self, block: int) -> np.ndarray:
+        """Which records this block of documents holds: a fresh permutation of all of them in every epoch."""
+        size = len(self._task.split)
+        first, count = block * self._records_per_block, self._records_per_block
+        places = self._stream + self._plan.num_streams * np.arange(first, first + count)
+        if not self._plan.shuffle_and_repeat:
+            return places[places < size]
+        shuffle = grain.experimental.index_shuffle
+        epochs = {epoch: _epoch_seed(self._seed, epoch) for epoch in np.unique(places // size).tolist()}
+        return np.array(
+            [shuffle(p % size, max_index=size - 1, seed=epochs[p // size], rounds=4) for p in places.tolist()], np.int64
+        )
+
+
+class Stream:
+    """Rows of one stream, see the head of the file."""
+
+    def __init__(self, plan: Plan, number: int, state: list | None = None):
+        self._plan, self._number = plan, number
+        draws, row, positions = state or (0, 0, [(0, 0)] * len(plan.tasks))
+        self._draws, self._row = draws, row
+        self._tasks = [
+            TaskExamples(plan, task, number, tuple(position))
+            for task, position in zip(plan.tasks, positions, strict=True)
+        ]
+        self._rows: Features | None = None
+        self._state_of_block = (draws, [tuple(position) for position in positions])
+
+    def state(self) -> list:
+        """[draws, row, [[block, used] per task]]: plain integers."""
+        draws, positions = self._state_of_block
+        return [draws, self._row, [list(position) for position in positions]]
+
+    def take(self, count: int) -> list[Features]:
+        """The next `count` rows as pieces to concatenate; fewer only at the end of tasks that do not repeat."""
+        pieces = []
+        while count:
+            if self._rows is None:
+                self._rows = self._build()
+            if self._rows is None:
+                break
+            piece = slice_rows(self._rows, self._row, self._row + count)
+            taken = len(piece.tokens)
+            if taken:
+                pieces.append(piece)
+            count -= taken
+            self._row += taken
+            if self._row >= len(self._rows.tokens):
+                self._begin_next_block()
+        return pieces
+
+    def _begin_next_block(self) -> None:
+        self._row, self._rows = 0, None
+        self._state_of_block = (self._draws, [task.position for task in self._tasks])
+
+    def _build(self) -> Features | None:
+        """Draws examples for about `rows_per_block` rows, packs them, shuffles the rows; None when nothing is left."""
+        block_start = self._draws
+        parts = self._draw_until_full()
+        if not parts:
+            return None
+        sides = [_concatenate([part[side] for part in parts]) for side in range(len(parts[0]))]
+        rows = packing.plan_rows(np.stack([side.lengths for side in sides], axis=1), self._plan.capacities)
+        num_rows = int(rows.max()) + 1
+        rng = np.random.default_rng((*self._plan.seed, self._number, block_start, 1))
+        if self._plan.shuffle_and_repeat:
+            rows = rng.permutation(num_rows)[rows]
+        placed = [lay_out(side, rows, num_rows, int(c)) for side, c in zip(sides, self._plan.capacities, strict=True)]
+        return placed[-1]._replace(encoder=placed[0]) if len(placed) == 2 else placed[0]
+
+    def _draw_until_full(self) -> list[list[Side]]:
+        plan = self._plan
+        wanted = plan.rows_per_block * plan.capacities
+        rates = np.array([task.rate for task in plan.tasks])
+        phases = np.random.default_rng((*plan.seed, self._number)).random(len(plan.tasks))
+        draws_per_round = max(1, plan.rows_per_block // 2)
+        parts, drawn = [], np.zeros(len(plan.capacities), np.int64)
+        while (drawn < wanted).all():
+            counts = mixing.draws_between(rates, phases, self._draws, self._draws + draws_per_round)
+            self._draws += draws_per_round
+            new = [part for task, count in zip(self._tasks, counts.tolist(), strict=True) for part in task.draw(count)]
+            if not new and counts.sum():
+                break
+            drawn += sum((np.array([side.lengths.sum() for side in part]) for part in new), np.zeros_like(drawn))
+            parts += new
+        return parts
+
+
+def lay_out(side: Side, rows: np.ndarray, num_rows: int, length: int) -> Features:
+    """Writes every example into its row: [num_rows, length] arrays, zero where there is no token."""
+    offsets, segments = packing.offsets_in_rows(rows, side.lengths)
+    within = ragged.index_within(side.lengths)
+    place = np.repeat(rows * length + offsets, side.lengths) + within
+
+    def put(values, dtype=np.int32):
+        array = np.zeros(num_rows * length, dtype)
+        array[place] = values
+        return array.reshape(num_rows, length)
+
+    return Features(
+        tokens=put(side.tokens),
+        targets=None if side.targets is None else put(side.targets),
+        loss_weights=None if side.loss_weights is None else put(side.loss_weights, np.float32),
+        segment_ids=put(np.repeat(segments, side.lengths)),
+        positions=put(within)[..., None],
+        attn_order=put(side.attn_order),
+    )
+
+
+def slice_rows(features: Features, start: int, stop: int) -> Features:
+    side = Features(*(None if array is None else array[start:stop] for array in features[:-1]))
+    return side._replace(encoder=features.encoder and slice_rows(features.encoder, start, stop))
+
+
+def concatenate_rows(pieces: list[Features]) -> Features:
+    columns = zip(*(piece[:-1] for piece in pieces), strict=True)
+    side = Features(*(None if column[0] is None else np.concatenate(column) for column in columns))
+    return side._replace(encoder=pieces[0].encoder and concatenate_rows([piece.encoder for piece in pieces]))
+
+
+def _take(examples: Examples, order: np.ndarray) -> Examples:
+    inputs = examples.inputs and ragged.take(examples.inputs, order)
+    return Examples(inputs, ragged.take(examples.targets, order), examples.start_tokens[order])
+
+
+def _slice(side: Side, start: int, stop: int) -> Side:
+    """Examples start ... stop - 1 of a side."""
+    begin = int(side.lengths[:start].sum())
+    end = begin + int(side.lengths[start:stop].sum())
+    flat = (None if array is None else array[begin:end] for array in side[:-1])
+    return Side(*flat, side.lengths[start:stop])
+
+
+def _concatenate(sides: list[Side]) -> Side:
+    return Side(*(None if column[0] is None else np.concatenate(column) for column in zip(*sides, strict=True)))
+
+
+def _epoch_seed(seed: tuple[int, ...], epoch: int) -> int:
+    return int(np.random.SeedSequence((*seed, epoch)).generate_state(1)[0])

@@ -1,0 +1,69 @@
+"""A finished or running training run, opened for reading: its model with the parameters of one step. Writes nothing."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from t5x_like.data.pipeline import Pipeline
+from t5x_like.models.parameters import merge
+from t5x_like.partitioning.axis_rules import AxisRules
+from t5x_like.partitioning.mesh import make_mesh
+from t5x_like.train import checkpoints, run_folder
+from t5x_like.train.state import plan_params
+
+
+class Run(NamedTuple):
+    """What a run's configuration says, as far as reading it goes. `arguments` are those of `train`."""
+
+    folder: pathlib.Path
+    arguments: dict[str, Any]
+
+    @property
+    def data(self) -> Pipeline:
+        return self.arguments["data"]
+
+    @property
+    def rules(self) -> AxisRules:
+        return self.arguments.get("axis_rules", AxisRules())
+
+    def steps(self) -> list[int]:
+        """The sound checkpoints, oldest first."""
+        folder = self.folder / "checkpoints"
+        sound = [row.step for row in run_folder.inspect_steps(folder) if not row.problems]
+        if not sound:
+            raise FileNotFoundError(f"{folder} holds no sound checkpoint: train first, or see `t5x_like verify`")
+        return sound
+
+    def choose(self, which: str) -> list[int]:
+        """Steps by word or number: "latest", "all", "1000"."""
+        sound = self.steps()
+        if which == "all":
+            return sound
+        if which == "latest":
+            return sound[-1:]
+        if not which.isdecimal() or int(which) not in sound:
+            raise ValueError(f"checkpoint {which!r}: choose latest, all, or one of {sound}")
+        return [int(which)]
+
+
+class Loaded(NamedTuple):
+    graphdef: nnx.GraphDef
+    params: dict[str, jax.Array]
+    mesh: Mesh
+
+    def model(self) -> nnx.Module:
+        """For use inside one jit."""
+        return merge(self.graphdef, self.params)
+
+
+def load(run: Run, step: int, mesh: Mesh) -> Loaded:
+    """The model of `step` with its parameters placed on `mesh`, which may differ from the one it was trained on."""
+    graphdef, abstract = plan_params(run.arguments["model"], mesh, run.rules)
+    return Loaded(graphdef, checkpoints.restore_params(run.folder / "checkpoints", step, abstract), mesh)
+
+
+def one_device() -> Mesh:
+    return make_mesh(data=1, devices=jax.local_devices()[:1])

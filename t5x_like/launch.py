@@ -1,0 +1,89 @@
+"""The command line: `commands/NAME.py` holds command NAME. Nothing heavy is imported before a command is chosen."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+COMMANDS = {
+    "doctor": "versions, devices, free disk, a write probe and a two-process check",
+    "tokenizer": "train a vocabulary, or look at one",
+    "tasks": "list, show, new, check: the registered SeqIO tasks and mixtures",
+    "prepare": "task or mixture -> prepared dataset, once before training",
+    "train": "run a configuration; the same command resumes it",
+    "evaluate": "held-out loss of one, all or every new checkpoint, and samples",
+    "generate": "continue or transform the texts of a JSONL file",
+    "score": "log-likelihood of the targets of a JSONL file",
+    "report": "runs as one HTML file with plots",
+    "inspect": "a run's checkpoints: steps, sizes, what is wrong, who is writing",
+    "verify": "check every digest of a run's checkpoints; exit 1 if one is wrong",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    show_traceback = "--traceback" in arguments
+    arguments = [argument for argument in arguments if argument != "--traceback"]
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(overview())
+        return
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "`t5x_like --help` lists the commands"
+        print(f"t5x_like: error: no command {command!r}: {hint}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    try:
+        code = run(command, arguments[1:])
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except FloatingPointError as error:
+        code = fail(error, show_traceback, code=17)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        code = fail(error, show_traceback, code=USER_ERROR)
+    leave(code or 0)
+
+
+def run(command: str, arguments: list[str]) -> int | None:
+    return importlib.import_module(f"t5x_like.commands.{command}").main(arguments)
+
+
+def fail(error: Exception, show_traceback: bool, code: int) -> int:
+    if show_traceback:
+        raise error
+    print(f"t5x_like: error: {error}", file=sys.stderr)
+    return code
+
+
+def leave(code: int) -> None:
+    """Ends the process; among several, without waiting for peers that this one would keep waiting."""
+    if "jax" in sys.modules:
+        import jax
+
+        from t5x_like.train import guards
+
+        guards.leave(code, num_processes=jax.process_count() if jax.distributed.is_initialized() else 1)
+    sys.exit(code)
+
+
+def overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: t5x_like COMMAND [options] [name=value ...]",
+            "",
+            "Pretrain language models in JAX: raw text to an evaluated checkpoint.",
+            "",
+            *lines,
+            "",
+            "`t5x_like COMMAND --help` says more. --traceback shows where an error came from.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""The training loop. The arguments of `train` are the schema of a run's configuration."""
+
+import contextlib
+import functools
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh
+from rich.console import Console
+
+from t5x_like import losses
+from t5x_like.data.pipeline import Pipeline
+from t5x_like.metrics.held_out import HeldOut
+from t5x_like.metrics.throughput import Throughput
+from t5x_like.metrics.writers import open_log
+from t5x_like.partitioning.axis_rules import AxisRules
+from t5x_like.partitioning.mesh import make_mesh
+from t5x_like.partitioning.placement import placement_table
+from t5x_like.train import checkpoints, disk, distributed, guards, host_rows, preemption, run_folder, summary
+from t5x_like.train.progress import RunProgress
+from t5x_like.train.run_lock import RunLock
+from t5x_like.train.setup import Setup, plan_run
+from t5x_like.train.state import Model, TrainState
+from t5x_like.train.step import Loss
+from t5x_like.train.watchdog import Watchdog
+
+
+def train(
+    *,
+    model_dir: str,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    data: Pipeline,
+    steps: int,
+    learning_rate: optax.Schedule | None = None,
+    loss: Loss = losses.CrossEntropy(),  # noqa: B008  frozen
+    mesh: Callable[[], Mesh] = make_mesh,
+    axis_rules: AxisRules = AxisRules(),  # noqa: B008  frozen
+    num_microbatches: int = 1,
+    seed: int = 0,
+    eval_every: int = 1000,
+    eval_split: str = "validation",
+    eval_batches: int | None = None,
+    save_every: int = 1000,
+    max_to_keep: int = 3,
+    keep_period: int | None = None,
+    log_every: int = 1,
+    dry_run: bool = False,
+    start_fresh: bool = False,
+    take_over: bool = False,
+    config_text: str = "",
+) -> TrainState | None:
+    """Trains to `steps`, from the last checkpoint in `model_dir` where there is one. The same call resumes.
+
+    learning_rate  only logged: give the optimizer the same schedule
+    eval_batches   None: all of the held-out split
+    dry_run        compile, print the summary with the memory per device, and stop
+    start_fresh    set aside every checkpoint and begin at step 0
+    take_over      take the folder from a run that is certainly gone
+    """
+    cadence = Cadence(steps, eval_every, save_every, log_every)
+    check_positive({**cadence._asdict(), "num_microbatches": num_microbatches})
+    setup = plan_run(model, optimizer, data, loss, mesh(), axis_rules, num_microbatches, learning_rate)
+    console = run_console()
+    lines = summary.describe_run(model, setup.mesh, setup.plan.abstract, data, steps, num_microbatches)
+    console.print(placement_table(*setup.plan.abstract[1:]), summary.as_table(lines, "This run"))
+    if dry_run:
+        report_dry_run(setup, console)
+        return None
+    folder = pathlib.Path(model_dir).absolute()
+    with contextlib.ExitStack() as stack:
+        guarded = enter_folder(stack, folder, config_text, take_over)
+        guarded.write({"config.gin": config_text, "summary.json": json.dumps(lines, indent=1)})
+        state, position, notes = restore_or_create(setup, folder / "checkpoints", seed, start_fresh)
+        first = int(state.step)
+        keep = {"max_to_keep": max_to_keep, "keep_period": keep_period}
+        saver = stack.enter_context(contextlib.closing(checkpoints.Checkpoints(folder / "checkpoints", **keep)))
+        log = open_log(folder, resume_step=first, process_index=jax.process_index())
+        stack.enter_context(contextlib.closing(log))
+        progress = stack.enter_context(contextlib.closing(RunProgress(console, first_step=first, steps=steps)))
+        for note in [*guarded.notes, *notes, f"resuming from step {first}" if first else "starting at step 0"]:
+            guarded.event("note", note)
+            progress.say(note)
+        batches = stack.enter_context(contextlib.closing(setup.batches_from(position)))
+        stack.push(guards.leave_on_error(jax.process_count()))  # last in, so that it comes before any waiting
+        loop = Loop(setup, guarded, saver, log, progress, setup.held_out(eval_split, eval_batches), cadence)
+        return loop.run(state, batches, jax.random.fold_in(jax.random.key(seed), 1))
+
+
+def run_console() -> Console:
+    """Standard error of process 0; a pipe or log file gets lines wide enough for the tables."""
+    console = Console(stderr=True, quiet=jax.process_index() != 0)
+    return console if console.is_terminal else Console(stderr=True, quiet=console.quiet, width=120)
+
+
+class Cadence(NamedTuple):
+    """How often, in steps; the last step evaluates and saves too."""
+
+    steps: int
+    eval_every: int
+    save_every: int
+    log_every: int
+
+    def due(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self.steps
+
+
+def check_positive(numbers: Mapping[str, int]) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} {number} must be at least 1")
+
+
+def report_dry_run(setup: Setup, console: Console) -> None:
+    """Compiles the step for this mesh without making a single parameter, and says what it would take."""
+    batch = setup.to_devices(next(iter(setup.rows.of_host(*setup.host_range))))
+    started = time.monotonic()
+    compiled = setup.step.lower(setup.plan.abstract, batch, jax.random.key(0)).compile()
+    seconds, memory = time.monotonic() - started, summary.memory_line(compiled.memory_analysis())
+    lines = {"compiled in": f"{seconds:.1f} s", "step, per device": memory}
+    console.print(summary.as_table(lines, "Dry run: nothing was written"))
+
+
+def restore_or_create(setup: Setup, folder: pathlib.Path, seed: int, start_fresh: bool):
+    """(state, position in the data or None, a line for each checkpoint that was set aside)."""
+    step, notes = checkpoints.latest_valid(folder, start_fresh=start_fresh)
+    if step is None:
+        return setup.plan.create(jax.random.key(seed)), None, notes
+    position = run_folder.read_json(folder / str(step), "data")
+    host_rows.check_identity(setup.rows, position)
+    return checkpoints.restore(folder, step, setup.plan.abstract), position, notes
+
+
+class Guarded(NamedTuple):
+    """A run folder that is ours, and what watches over the run in it. Process 0 writes the small files."""
+
+    folder: pathlib.Path
+    lock: RunLock | None
+    stop_signals: preemption.StopSignals
+    watchdog: Watchdog
+    notes: list[str]
+
+    def check(self) -> None:
+        """Once a step: raises when another run has taken the folder."""
+        self.watchdog.progress("step")
+        if self.lock:
+            self.lock.check()
+
+    def write(self, files: Mapping[str, str]) -> None:
+        if self.lock:
+            for name, text in files.items():
+                run_folder.write_atomically(self.folder / name, text)
+
+    def event(self, kind: str, text: str) -> None:
+        if self.lock:
+            run_folder.append_event(self.folder, kind, text)
+
+
+def enter_folder(stack: contextlib.ExitStack, folder: pathlib.Path, config_text: str, take_over: bool) -> Guarded:
+    """Makes sure that the folder can be written and is ours alone; `stack` gives everything back."""
+    disk.probe_writable(folder)
+    distributed.require_agreement("the configuration", config_text)
+    lock = RunLock(folder, take_over=take_over) if jax.process_index() == 0 else None
+    if lock:
+        stack.callback(lock.release)
+    stop_signals = preemption.StopSignals(jax.process_count())
+    stack.callback(stop_signals.close)
+    watchdog = Watchdog()
+    stack.callback(watchdog.close)
+    return Guarded(folder, lock, stop_signals, watchdog, lock.notes if lock else [])
+
+
+class Loop(NamedTuple):
+    """Step, report, evaluate, save; in this order, because a state is saved only after its loss was looked at."""
+
+    setup: Setup
+    guarded: Guarded
+    saver: checkpoints.Checkpoints
+    log: Any
+    progress: RunProgress
+    held_out: HeldOut
+    cadence: Cadence
+
+    def run(self, state: TrainState, batches, key: jax.Array) -> TrainState:
+        throughput, pending, step = Throughput(), None, int(state.step)
+        if step == 0:
+            self.log.write(0, self.evaluate(0, state), {})
+        stopping = False
+        while step < self.cadence.steps and not stopping:
+            step += 1
+            began = time.monotonic()
+            batch = self.setup.to_devices(next(batches))
+            waited = time.monotonic() - began
+            state, metrics = self.setup.step(state, batch, key)
+            # Metrics are read one step late, so that the device never waits for the host.
+            self.report(pending, throughput)
+            pending = (step, metrics, waited)
+            self.guarded.check()
+            self.saver.check()
+            stopping = self.guarded.stop_signals.reached(step)
+            evaluating = self.cadence.due(step, self.cadence.eval_every)
+            saving = stopping or self.cadence.due(step, self.cadence.save_every)
+            if evaluating or saving:
+                self.report(pending, throughput, more=self.evaluate(step, state) if evaluating else {})
+                pending = None
+                throughput.restart()
+            if saving:
+                self.save(step, state, batches)
+        self.saver.wait()
+        text = f"finished at step {step}" if step >= self.cadence.steps else preemption.resume_line(step)
+        self.guarded.event("stopped", text)
+        self.progress.say(text)
+        return state
+
+    def report(self, pending, throughput: Throughput, more: Mapping[str, float] | None = None) -> None:
+        """Waits for the metrics of a step, logs them, and stops the run when one of them is not finite."""
+        if pending is None:
+            return
+        step, metrics, waited = pending
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        throughput.step(values["loss_weight"], waited)
+        rates = throughput.rates()
+        finite = all(map(math.isfinite, values.values()))
+        if more or not finite or self.cadence.due(step, self.cadence.log_every):
+            self.log.write(step, values | dict(more or {}), rates)
+        guards.require_finite(step, values)
+        self.progress.step(step, values, rates, throughput.seconds_left(self.cadence.steps - step))
+
+    def evaluate(self, step: int, state: TrainState) -> dict[str, float]:
+        progress = functools.partial(self.guarded.watchdog.progress, "evaluate")
+        progress()
+        measured = self.held_out(state.params, progress)
+        if measured:
+            losses_of_tasks = ", ".join(f"{task} {means['loss']:.4f}" for task, means in measured.items())
+            self.progress.say(f"step {step:,}: held-out loss {losses_of_tasks}")
+        return {f"eval/{task}/{name}": value for task, means in measured.items() for name, value in means.items()}
+
+    def save(self, step: int, state: TrainState, batches) -> None:
+        self.guarded.watchdog.progress("save")
+        self.log.sync()  # a checkpoint must not be newer than its log
+        position = host_rows.global_position(self.setup.rows, batches.get_state())
+        self.saver.save(step, state, data=position, metadata={"mesh": dict(self.setup.mesh.shape)})
+        self.guarded.event("saved", f"step {step}")

@@ -1,0 +1,91 @@
+"""A run before its first array exists: every check that needs no compilation, and the step ready to compile."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from t5x_like import losses
+from t5x_like.data.pipeline import Pipeline, Rows
+from t5x_like.metrics.held_out import HeldOut
+from t5x_like.objectives.table import OBJECTIVES
+from t5x_like.partitioning import axis_rules
+from t5x_like.partitioning.axis_rules import AxisRules
+from t5x_like.train import host_rows
+from t5x_like.train.state import Model, StatePlan, plan_state
+from t5x_like.train.step import Loss, make_train_step
+
+
+class Setup(NamedTuple):
+    mesh: Mesh
+    plan: StatePlan
+    data: Pipeline
+    rows: Rows
+    batch_sharding: NamedSharding
+    host_range: tuple[int, int]  # the rows of a batch that this process feeds
+    step: Callable
+
+    def to_devices(self, batch):
+        return host_rows.to_devices(batch, self.batch_sharding, self.data.batch_size)
+
+    def batches_from(self, position: dict | None):
+        """This process's rows, read ahead; from the beginning, or from a saved position."""
+        batches = self.rows.of_host(*self.host_range).prefetched()
+        if position:
+            batches.set_state(position)
+        return batches
+
+    def held_out(self, split: str, max_batches: int | None) -> HeldOut:
+        return HeldOut(
+            self.data,
+            split,
+            objectives=OBJECTIVES,
+            graphdef=self.plan.graphdef,
+            measure=losses.token_metrics,
+            rows_of_process=self.host_range,
+            to_devices=self.to_devices,
+            max_batches=max_batches,
+        )
+
+
+def plan_run(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    data: Pipeline,
+    loss: Loss,
+    mesh: Mesh,
+    rules: AxisRules,
+    num_microbatches: int,
+    learning_rate: optax.Schedule | None,
+) -> Setup:
+    """Opens the data, places the state, and raises one sentence for what cannot work; cheapest check first."""
+    rows = data.train_rows(OBJECTIVES)
+    sharding = axis_rules.batch_sharding(mesh, rules, data.batch_size)
+    check_rows_come_out_even(data.batch_size, num_microbatches, sharding)
+    plan = plan_state(model, optimizer, mesh, rules)
+    check_vocabulary(plan, rows.plan.tasks[0].split.task.vocabulary.size)
+    step = make_train_step(
+        plan.graphdef, loss, optimizer, num_microbatches=num_microbatches, learning_rate=learning_rate
+    )
+    host_range = host_rows.rows_of_this_process(sharding, data.batch_size)
+    return Setup(mesh, plan, data, rows, sharding, host_range, jax.jit(step, donate_argnums=0))
+
+
+def check_rows_come_out_even(batch_size: int, num_microbatches: int, sharding: NamedSharding) -> None:
+    parts = num_microbatches * (batch_size // sharding.shard_shape((batch_size,))[0])
+    if batch_size % parts:
+        raise ValueError(
+            f"batch_size {batch_size} does not divide by {parts} ({num_microbatches} micro-batches on "
+            f"{parts // num_microbatches} devices): make it a multiple of {parts}"
+        )
+
+
+def check_vocabulary(plan: StatePlan, size: int) -> None:
+    """The model may have more ids than the tasks, for the sake of the mesh; never fewer."""
+    rows = next(param.shape[0] for name, param in plan.abstract.params.items() if name.startswith("embedding"))
+    if size > rows:
+        raise ValueError(
+            f"the tasks' vocabulary has {size} ids and the model {rows}: set the model's vocab_size to {size} or more"
+        )

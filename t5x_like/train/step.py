@@ -1,0 +1,86 @@
+"""One optimizer step. It names no objective, no model and no mesh.
+
+The loss is the sum over terms of (sum over all tokens) / (weight of all tokens), both over the whole global batch. The
+weights do not depend on the parameters, so they are added up first; every micro-batch then adds its exact share to the
+gradient, and the number of micro-batches changes nothing but the order of a float32 sum.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from t5x_like.features import Features
+from t5x_like.losses import Term
+from t5x_like.models.parameters import merge
+from t5x_like.train.state import TrainState
+
+# (model, batch, dropout key) -> terms by name
+Loss = Callable[[nnx.Module, Features, jax.Array], dict[str, Term]]
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_microbatches: int,
+    learning_rate: optax.Schedule | None = None,
+) -> Callable[[TrainState, Features, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+    """step(state, batch, key) -> (state, metrics); metrics are float32 scalars, the same on every device.
+
+    `learning_rate` only adds the rate of the step to the metrics.
+    """
+
+    def terms(params, microbatch, key):
+        return loss(merge(graphdef, params), microbatch, key)
+
+    def weights(params, microbatches, keys):
+        def add(total, microbatch_and_key):
+            new = {name: term.weight for name, term in terms(params, *microbatch_and_key).items()}
+            return jax.tree.map(jnp.add, total, new), None
+
+        first = jax.tree.map(lambda x: x[0], (microbatches, keys))
+        zeros = {name: jnp.zeros(()) for name in jax.eval_shape(terms, params, *first)}
+        return jax.lax.scan(add, zeros, (microbatches, keys))[0]
+
+    def step(state: TrainState, batch: Features, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+        microbatches = jax.tree.map(lambda x: split_rows(x, num_microbatches), batch)
+        keys = jax.random.split(jax.random.fold_in(key, state.step), num_microbatches)
+        # Nothing of the forward pass is needed for the weights, so the compiler drops it here.
+        denominators = weights(state.params, microbatches, keys)
+
+        def share_of_loss(params, microbatch, key):
+            shares = {
+                name: term.sum / jnp.where(denominators[name] > 0, denominators[name], 1.0)
+                for name, term in terms(params, microbatch, key).items()
+            }
+            return sum(shares.values()), shares
+
+        def add(total, microbatch_and_key):
+            (_, shares), grads = jax.value_and_grad(share_of_loss, has_aux=True)(state.params, *microbatch_and_key)
+            return jax.tree.map(jnp.add, total, (grads, shares)), None
+
+        zeros = jax.tree.map(jnp.zeros_like, (state.params, denominators))
+        (grads, losses), _ = jax.lax.scan(add, zeros, (microbatches, keys))
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            **losses,
+            **{f"{name}_weight": weight for name, weight in denominators.items()},
+            "grad_norm": optax.tree.norm(grads),
+            "update_norm": optax.tree.norm(updates),
+        }
+        if learning_rate is not None:
+            metrics["learning_rate"] = jnp.asarray(learning_rate(state.step), jnp.float32)
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return step
+
+
+def split_rows(array: jax.Array, num_microbatches: int) -> jax.Array:
+    """[B, ...] -> [n, B / n, ...]: micro-batch i holds every n-th row, so that every device keeps its own rows."""
+    rows = array.shape[0] // num_microbatches
+    return array.reshape(rows, num_microbatches, *array.shape[1:]).swapaxes(0, 1)

@@ -1,0 +1,64 @@
+"""The first screen of a run: model, parameters, mesh, memory, data, steps. Also kept as MODEL_DIR/summary.json."""
+
+import math
+from typing import Any
+
+import jax
+from rich.table import Table
+
+from t5x_like.data.pipeline import Pipeline
+from t5x_like.partitioning.placement import bytes_per_device, human_bytes
+from t5x_like.train.state import TrainState
+
+
+def describe_run(
+    model: Any, mesh: jax.sharding.Mesh, state: TrainState, data: Pipeline, steps: int, num_microbatches: int
+) -> dict[str, str]:
+    """What the run is, line by line; needs shapes and shardings only."""
+    num_params = sum(math.prod(param.shape) for param in state.params.values())
+    params = sum(map(bytes_per_device, state.params.values()))
+    optimizer = sum(map(bytes_per_device, jax.tree.leaves(state.opt_state)))
+    axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1) or "one device"
+    tokens_per_step = data.batch_size * sum(data.lengths.values())
+    accumulate = f", in {num_microbatches} micro-batches" if num_microbatches > 1 else ""
+    return {
+        "model": f"{getattr(model, '__name__', 'model')}, {num_params:,} parameters",
+        "devices": f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}, {jax.process_count()} process(es)",
+        "mesh": axes,
+        "memory per device": f"parameters {human_bytes(params)}, optimizer {human_bytes(optimizer)}",
+        "data": describe_data(data, steps),
+        "rows": f"{data.batch_size} of {data.lengths}, {tokens_per_step:,} places a step{accumulate}",
+        "steps": f"{steps:,}, {steps * tokens_per_step:,} places in all",
+    }
+
+
+def describe_data(data: Pipeline, steps: int) -> str:
+    """Tasks with their shares, and how often the run will see each: about, because packing decides the last percent."""
+    lines = []
+    places = steps * data.batch_size * sum(data.lengths.values())
+    for task, rate in data.tasks():
+        counts = task.manifest["splits"].get("train", {"tokens": {}, "examples": 0})
+        tokens = sum(counts["tokens"].values())
+        epochs = f", about {places * rate / tokens:.2g} epochs" if tokens else ""
+        objective = (type(data.objective).__name__ if data.objective else None) or task.manifest["objective"]["name"]
+        lines.append(f"{task.name} {rate:.0%} ({objective}, {counts['examples']:,} records, {tokens:,} tokens{epochs})")
+    return "; ".join(lines)
+
+
+def memory_line(memory: Any) -> str:
+    """What the compiled step needs on each device, from the compiler (on CPU its temporaries are no guide to a GPU)."""
+    peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    peak += memory.output_size_in_bytes
+    return (
+        f"arguments {human_bytes(memory.argument_size_in_bytes)}, "
+        f"temporaries {human_bytes(memory.temp_size_in_bytes)}, together {human_bytes(peak)}"
+    )
+
+
+def as_table(lines: dict[str, str], title: str) -> Table:
+    table = Table(title=title, show_header=False, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, text in lines.items():
+        table.add_row(name, text)
+    return table

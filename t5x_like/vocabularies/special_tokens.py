@@ -1,0 +1,88 @@
+"""The special tokens of a vocabulary: one table of role -> id, and the check that no two roles share an id.
+
+role                     id of the T5 vocabulary with 100 extra ids
+pad, eos, unk            0, 1, 2
+sentinels                32099, 32098, ..., 32000 (in order of use)
+separator, modes, languages   control pieces of the tokenizer file, see `CONTROL_PIECE`
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+SEPARATOR_PIECE = "<sep>"
+# A control piece is never produced from text, so a corpus that contains "<mode:R>" does not switch modes.
+CONTROL_PIECE = re.compile(r"<sep>|<mode:(?P<mode>[^<>\s]+)>|<lang:(?P<lang>[^<>\s]+)>|<extra_id_(?P<sentinel>\d+)>")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpecialTokens:
+    """Ids by role. `sentinels` are in order of use: the first hidden span is marked by sentinels[0]."""
+
+    pad: int
+    eos: int
+    unk: int | None = None
+    sentinels: tuple[int, ...] = ()
+    separator: int | None = None
+    modes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    languages: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def roles(self) -> list[tuple[str, int]]:
+        """Every (role, id) that is set, e.g. ("sentinel 0", 32099)."""
+        single = {"pad": self.pad, "eos": self.eos, "unk": self.unk, "separator": self.separator}
+        return [
+            *((role, token) for role, token in single.items() if token is not None),
+            *((f"sentinel {k}", token) for k, token in enumerate(self.sentinels)),
+            *((f"mode {name!r}", token) for name, token in self.modes.items()),
+            *((f"language {name!r}", token) for name, token in self.languages.items()),
+        ]
+
+    def check(self, vocab_size: int) -> "SpecialTokens":
+        """Itself, or ValueError when two roles share an id or an id lies outside the vocabulary."""
+        owner: dict[int, str] = {}
+        for role, token in self.roles():
+            if not 0 <= token < vocab_size:
+                raise ValueError(f"special token {role} has id {token}, outside the vocabulary of {vocab_size} ids")
+            if token in owner:
+                raise ValueError(f"special tokens {owner[token]} and {role} both have id {token}: give each its own id")
+            owner[token] = role
+        return self
+
+    def to_json(self) -> dict:
+        return dataclasses.asdict(self) | {"sentinels": list(self.sentinels)}
+
+    @classmethod
+    def from_json(cls, values: Mapping) -> "SpecialTokens":
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"unknown special token roles {unknown}: the roles are {sorted(known)}")
+        return cls(**{**values, "sentinels": tuple(values.get("sentinels", ()))})
+
+
+def from_control_pieces(ids_of_pieces: Mapping[str, int], *, base: SpecialTokens) -> SpecialTokens:
+    """`base` with the separator, modes, languages and, if it has none, sentinels that the tokenizer file defines."""
+    modes, languages, sentinels, separator = {}, {}, {}, base.separator
+    for piece, token in ids_of_pieces.items():
+        match = CONTROL_PIECE.fullmatch(piece.removeprefix("▁"))
+        if match is None:
+            continue
+        if match["mode"]:
+            modes[match["mode"]] = token
+        elif match["lang"]:
+            languages[match["lang"]] = token
+        elif match["sentinel"]:
+            sentinels[int(match["sentinel"])] = token
+        else:
+            separator = token
+    in_order = tuple(sentinels[k] for k in sorted(sentinels))
+    return dataclasses.replace(
+        base, separator=separator, modes=modes, languages=languages, sentinels=base.sentinels or in_order
+    )
+
+
+def check_control_pieces(pieces: Sequence[str]) -> None:
+    for piece in pieces:
+        if not CONTROL_PIECE.fullmatch(piece):
+            raise ValueError(f"control piece {piece!r}: write '<sep>', '<mode:NAME>', '<lang:CODE>' or '<extra_id_N>'")
+    if len(set(pieces)) != len(pieces):
+        raise ValueError(f"control pieces {list(pieces)} name one piece twice")

@@ -1,0 +1,110 @@
+"""The battery that every objective passes. Add a row for a new one; add a test here, not in its own file."""
+
+import json
+
+import attrs
+import numpy as np
+import pytest
+
+from t5x_like.data import ragged, rendering
+from t5x_like.data.examples import Context
+from t5x_like.data.pipeline import describe
+from t5x_like.data.ragged import Documents
+from t5x_like.objectives.table import OBJECTIVES
+from t5x_like.vocabularies.special_tokens import SpecialTokens
+
+SPECIAL = SpecialTokens(pad=0, eos=1, unk=2, sentinels=tuple(range(999, 899, -1)))
+PAIR, ALONE = {"inputs": 48, "targets": 48}, {"targets": 64}
+
+# name: (objective, row lengths, does it read pairs, does it draw random numbers)
+ROWS = {
+    "causal isolated": (OBJECTIVES["CausalLM"](), ALONE, False, False),
+    "causal concatenated": (OBJECTIVES["CausalLM"](documents="concatenated"), ALONE, False, False),
+    "prefix encoder-decoder": (OBJECTIVES["PrefixLM"](), PAIR, False, True),
+    "prefix decoder": (OBJECTIVES["PrefixLM"](noise_density=0.25), ALONE, False, True),
+    "spans encoder-decoder": (OBJECTIVES["SpanCorruption"](), PAIR, False, True),
+    "spans decoder": (OBJECTIVES["SpanCorruption"](), ALONE, False, True),
+    "supervised encoder-decoder": (OBJECTIVES["Supervised"](), PAIR, True, False),
+    "supervised decoder": (OBJECTIVES["Supervised"](), ALONE, True, False),
+}
+every = pytest.mark.parametrize(("objective", "lengths", "pairs", "random"), ROWS.values(), ids=ROWS)
+
+
+def documents(pairs, *, sizes=(1, 2, 30, 200, 7, 65)):
+    """Each token once over all documents, so that losing or repeating one shows."""
+    tokens = np.split(np.arange(3, 3 + sum(sizes)), np.cumsum(sizes)[:-1])
+    features = {"targets": ragged.from_list(tokens)}
+    if pairs:
+        features["inputs"] = ragged.from_list([part + 400 for part in tokens])
+    return Documents(features, np.ones(len(sizes), bool))
+
+
+def make(objective, lengths, pairs, seed=0):
+    objective.check(Context(lengths, SPECIAL))
+    return objective.examples(np.random.default_rng(seed), documents(pairs), Context(lengths, SPECIAL))
+
+
+def render(examples, lengths):
+    return rendering.encoder_decoder(examples) if "inputs" in lengths else rendering.decoder_only(examples)
+
+
+@every
+def test_rows_hold_what_it_makes(objective, lengths, pairs, random):
+    sides = render(make(objective, lengths, pairs), lengths)
+    for side, name in zip(sides, sorted(lengths), strict=True):
+        assert side.lengths.max() <= lengths[name]
+        assert side.tokens.min() >= 0
+
+
+@every
+def test_no_token_is_lost_or_seen_twice(objective, lengths, pairs, random):
+    if pairs:
+        pytest.skip("supervised pairs are cut to the row, as in SeqIO")
+    examples = make(objective, lengths, pairs)
+    sides = [examples.targets.values, examples.start_tokens] + ([examples.inputs.values] if examples.inputs else [])
+    tokens = [token for side in sides for token in side.tolist() if 3 <= token < 900]
+    if examples.inputs is None:  # a start token that is a text token stands once more, as the token before a cut
+        predicted = examples.targets.values[examples.targets.values >= 3]
+        assert len(predicted) == len(set(predicted.tolist()))
+        tokens = set(tokens)
+    assert sorted(tokens) == list(range(3, 308))
+
+
+@every
+def test_the_same_seed_makes_the_same_examples(objective, lengths, pairs, random):
+    first, again, other = (make(objective, lengths, pairs, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.targets.values, again.targets.values)
+    same = first.targets.lengths.tolist() == other.targets.lengths.tolist() and np.array_equal(
+        first.targets.values, other.targets.values
+    )
+    assert same is not random
+
+
+@every
+def test_it_is_data(objective, lengths, pairs, random):
+    spec = json.loads(json.dumps(describe(objective)))
+    assert OBJECTIVES[spec["name"]](**spec["fields"]) == objective
+    assert attrs.has(type(objective)) and objective == attrs.evolve(objective)
+
+
+def test_every_objective_has_a_row():
+    assert {type(row[0]) for row in ROWS.values()} == set(OBJECTIVES.values())
+
+
+def test_only_whole_documents_end_with_eos():
+    docs = Documents({"targets": ragged.from_list([[5, 6], [7, 8]])}, np.array([False, True]))
+    examples = OBJECTIVES["CausalLM"]().examples(np.random.default_rng(0), docs, Context(ALONE, SPECIAL))
+    assert examples.targets.values.tolist() == [5, 6, 7, 8, 1]
+
+
+def test_a_document_longer_than_a_row_goes_on_behind_its_own_last_token():
+    docs = Documents({"targets": ragged.from_list([[5, 6, 7], [8]])}, np.array([True, True]))
+    examples = OBJECTIVES["CausalLM"]().examples(np.random.default_rng(0), docs, Context({"targets": 2}, SPECIAL))
+    assert examples.start_tokens.tolist() == [0, 6, 0]
+    assert [part.tolist() for part in ragged.to_list(examples.targets)] == [[5, 6], [7, 1], [8, 1]]
+
+
+def test_an_encoder_needs_inputs():
+    examples = make(OBJECTIVES["CausalLM"](), ALONE, pairs=False)
+    with pytest.raises(ValueError, match="train a Decoder on it"):
+        rendering.encoder_decoder(examples)

@@ -1,0 +1,84 @@
+"""The battery that every optimizer passes. Add a row for a new one; add a test here, not in its own file."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from t5x_like.optimizers.clipping import clipped
+from t5x_like.optimizers.param_groups import AllExcept
+from t5x_like.partitioning.axis_rules import AxisRules, optimizer_shardings, shardings
+from t5x_like.partitioning.mesh import make_mesh
+
+OPTIMIZERS = {
+    "adamw": lambda rate: optax.adamw(rate, weight_decay=0.0),
+    "adamw_clipped_decay_on_matrices": lambda rate: clipped(optax.adamw(rate, mask=AllExcept()), 1.0),
+    "adafactor": lambda rate: optax.adafactor(rate, min_dim_size_to_factor=4),
+    "lion": lambda rate: optax.lion(rate, weight_decay=0.0),
+    "sgd": lambda rate: optax.sgd((lambda step: 20.0 * rate(step)) if callable(rate) else 20.0 * rate, momentum=0.9),
+}
+every = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+
+# One scanned layer stack with its norm, and an embedding: the shapes that have to work.
+AXES = {"layers/wi": ("layers", "embed", "mlp"), "layers/scale": ("layers", None), "embedding": ("vocab", "embed")}
+SIZES = {"layers/wi": (2, 8, 16), "layers/scale": (2, 8), "embedding": (16, 8)}
+
+
+def params(dtype="float32"):
+    keys = jax.random.split(jax.random.key(0), len(SIZES))
+    pairs = zip(SIZES.items(), keys, strict=True)
+    return {name: 0.5 + jax.random.uniform(key, size).astype(dtype) for (name, size), key in pairs}
+
+
+def distance(p):
+    return sum(((x - 0.25) ** 2).mean() for x in jax.tree.leaves(p))
+
+
+def updates_of(optimizer, steps, p, state):
+    @jax.jit
+    def step(p, state):
+        updates, state = optimizer.update(jax.grad(distance)(p), state, p)
+        return optax.apply_updates(p, updates), state
+
+    for _ in range(steps):
+        p, state = step(p, state)
+    return p, state
+
+
+@every
+def test_approaches_the_minimum(make):
+    optimizer, p = make(0.01), params()
+    p, _ = updates_of(optimizer, 300, p, optimizer.init(p))
+    assert float(distance(p)) < 0.02 * float(distance(params()))
+
+
+@every
+def test_a_schedule_of_zero_changes_nothing(make):
+    optimizer, p = make(lambda step: 0.0), params()
+    updates, _ = jax.jit(optimizer.update)(jax.grad(distance)(p), optimizer.init(p), p)
+    for update in jax.tree.leaves(updates):
+        np.testing.assert_array_equal(update, 0.0)
+
+
+@every
+def test_updates_keep_shape_and_dtype(make):
+    optimizer, p = make(0.1), params("bfloat16")
+    updates, _ = jax.jit(optimizer.update)(p, optimizer.init(p), p)
+    assert jax.tree.map(lambda u: (u.shape, u.dtype), updates) == jax.tree.map(lambda x: (x.shape, x.dtype), p)
+
+
+@every
+def test_split_state_gives_the_numbers_of_whole_state_and_is_never_whole(make):
+    optimizer, p = make(0.01), params()
+    whole, _ = updates_of(optimizer, 5, p, optimizer.init(p))
+
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    where = shardings(mesh, AxisRules(), p, AXES)
+    plan = optimizer_shardings(jax.eval_shape(optimizer.init, p), p, where, mesh)
+    init = jax.jit(lambda p: (p, optimizer.init(p)), out_shardings=(where, plan))
+    split, state = init(p)
+    for array in jax.tree.leaves(state):
+        if array.size >= p["embedding"].size:
+            assert array.addressable_shards[0].data.size == array.size // 4, array.sharding
+    split, state = updates_of(optimizer, 5, split, state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), split, whole)

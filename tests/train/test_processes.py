@@ -1,0 +1,119 @@
+"""Runs in real processes: killed, asked to stop, and several as one."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from t5x_like.partitioning.mesh import make_mesh
+from t5x_like.train import run_folder
+from tests.train import tiny
+
+TIMEOUT = 240
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prepared")
+    tiny.write_data(path)
+    return path
+
+
+def start(directory, model_dir, steps, *peers) -> subprocess.Popen:
+    command = [sys.executable, "-m", "tests.train.worker", str(directory), str(model_dir), str(steps), *map(str, peers)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+
+
+def finish(process: subprocess.Popen) -> str:
+    _, err = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, err
+    return err
+
+
+def rows(model_dir: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def wait_for_step(model_dir: pathlib.Path, step: int) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        path = model_dir / "metrics.jsonl"
+        if path.exists() and f'"step": {step},' in path.read_text():
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"step {step} was not reached in {TIMEOUT} s")
+
+
+def one_device():
+    return make_mesh(data=1, devices=jax.devices()[:1])
+
+
+def test_a_run_killed_at_random_moments_logs_and_learns_the_same(directory, tmp_path):
+    steps, rng = 60, random.Random(os.getpid())
+    whole = tiny.run(tmp_path / "whole", tiny.pipeline(directory), steps, mesh=one_device)
+    resumed_from = []
+    for lowest in (4, 20):
+        process = start(directory, tmp_path / "killed", steps)
+        wait_for_step(tmp_path / "killed", lowest + rng.randrange(10))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        resumed_from.append(max(run_folder.checkpoint_steps(tmp_path / "killed" / "checkpoints"), default=0))
+    finish(start(directory, tmp_path / "killed", steps))
+    events = [json.loads(line)["text"] for line in (tmp_path / "killed" / "events.jsonl").read_text().splitlines()]
+    assert sum(text.startswith("resuming from step") for text in events) == 2  # it did restart, twice, and not at 0
+    assert (tmp_path / "killed" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    killed = tiny.run(tmp_path / "killed", tiny.pipeline(directory), steps, mesh=one_device)
+    jax.tree.map(np.testing.assert_array_equal, killed, whole)
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(directory, tmp_path):
+    process = start(directory, tmp_path, 10_000)
+    wait_for_step(tmp_path, 5)
+    process.send_signal(signal.SIGTERM)
+    assert "run the same command to resume" in finish(process)
+    stopped_at = rows(tmp_path)[-1]["step"]
+    assert run_folder.checkpoint_steps(tmp_path / "checkpoints")[-1] == stopped_at
+    assert f"resuming from step {stopped_at}" in finish(start(directory, tmp_path, stopped_at + 2))
+
+
+def test_a_second_run_in_one_folder_is_refused_and_harms_nothing(directory, tmp_path):
+    first = start(directory, tmp_path, 10_000)
+    wait_for_step(tmp_path, 1)
+    with pytest.raises(RuntimeError, match=rf"in use by .*{first.pid}"):
+        tiny.run(tmp_path, tiny.pipeline(directory), 10)
+    first.send_signal(signal.SIGTERM)
+    finish(first)
+    steps = [row["step"] for row in rows(tmp_path)]
+    assert steps == list(range(len(steps)))
+
+
+def test_two_processes_give_the_losses_of_one(directory, tmp_path):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{listener.getsockname()[1]}"
+    peers = [start(directory, tmp_path / "two", 6, coordinator, i, 2) for i in range(2)]
+    for peer in peers:
+        finish(peer)
+    tiny.run(tmp_path / "one", tiny.pipeline(directory), 6, mesh=lambda: make_mesh(data=2, devices=jax.devices()[:2]))
+    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    for name in ("loss", "grad_norm", "loss_weight"):
+        np.testing.assert_allclose([r[name] for r in two[1:]], [r[name] for r in one[1:]], rtol=1e-6)
+    # What two processes saved, one goes on with: the position of the data belongs to nobody.
+    tiny.run(tmp_path / "two", tiny.pipeline(directory), 8, mesh=one_device)
+    tiny.run(tmp_path / "one", tiny.pipeline(directory), 8, mesh=one_device)
+    np.testing.assert_allclose(
+        [row["loss"] for row in rows(tmp_path / "two")[1:]],
+        [row["loss"] for row in rows(tmp_path / "one")[1:]],
+        rtol=1e-6,
+    )

@@ -1,0 +1,21 @@
+"""A process of a test run: python -m tests.train.worker DATA MODEL_DIR STEPS [COORDINATOR PROCESS_ID NUM_PROCESSES]."""
+
+import pathlib
+import sys
+
+import jax
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_compilation_cache_dir", str(pathlib.Path("~/.cache/t5x_like/jax").expanduser()))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+from t5x_like.train.distributed import start_distributed  # noqa: E402
+from tests.train import tiny  # noqa: E402
+
+if __name__ == "__main__":
+    directory, model_dir, steps, *peers = sys.argv[1:]
+    if peers:
+        jax.config.update("jax_num_cpu_devices", 1)
+        coordinator, process_id, num_processes = peers
+        start_distributed(coordinator=coordinator, process_id=int(process_id), num_processes=int(num_processes))
+    tiny.run(pathlib.Path(model_dir), tiny.pipeline(pathlib.Path(directory)), int(steps))

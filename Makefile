@@ -21,7 +21,7 @@ quickstart: .venv/ready
 	$(T) report $(OUT)/run
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 check: .venv/ready
 	$(BIN)/ruff check .

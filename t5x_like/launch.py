@@ -2,10 +2,14 @@
 
 import difflib
 import importlib
+import logging
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 USER_ERROR = 2
+BAD_NUMBERS = 17
 INTERRUPTED = 130
 
 COMMANDS = {
@@ -24,6 +28,8 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    if argv is None:  # the process is ours alone
+        quiet_libraries()
     arguments = list(sys.argv[1:] if argv is None else argv)
     show_traceback = "--traceback" in arguments
     arguments = [argument for argument in arguments if argument != "--traceback"]
@@ -39,12 +45,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         code = run(command, arguments[1:])
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has seen enough, as in `t5x_like tasks list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except FloatingPointError as error:
-        code = fail(error, show_traceback, code=17)
+        code = fail(error, show_traceback, code=BAD_NUMBERS)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         code = fail(error, show_traceback, code=USER_ERROR)
     leave(code or 0)
+
+
+def quiet_libraries() -> None:
+    """What is written is ours: libraries may log errors only. Before the first of them is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's and XLA's C++
+    logging.disable(logging.WARNING)  # absl (Orbax), JAX, TensorFlow
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
 
 
 def run(command: str, arguments: list[str]) -> int | None:
@@ -54,8 +71,16 @@ def run(command: str, arguments: list[str]) -> int | None:
 def fail(error: Exception, show_traceback: bool, code: int) -> int:
     if show_traceback:
         raise error
-    print(f"t5x_like: error: {error}", file=sys.stderr)
+    print(f"t5x_like: error: {sentence(error)}", file=sys.stderr)
     return code
+
+
+def sentence(error: Exception) -> str:
+    """The error as a person says it: no numbers of the system, no C++ stack below the first line of JAX's errors."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = str(error) or type(error).__name__
+    return text if type(error).__module__ == "builtins" else text.splitlines()[0]
 
 
 def leave(code: int) -> None:

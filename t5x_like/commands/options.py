@@ -1,16 +1,27 @@
 """Options that several commands share: configurations, devices, processes, task modules."""
 
 import argparse
+import contextlib
+import difflib
 import functools
+import os
 import pathlib
-from collections.abc import Callable
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 PACKAGE_FOLDER = pathlib.Path(__file__).resolve().parents[2]
 
 
-def parser_for(command: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog=f"t5x_like {command}", description=description, allow_abbrev=False)
+class Parser(argparse.ArgumentParser):
+    """argparse, with its errors as ours: one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{self.prog}: {message}; `{self.prog} --help` shows how to write it")
+
+
+def parser_for(command: str, description: str) -> Parser:
+    return Parser(prog=f"t5x_like {command}", description=description, allow_abbrev=False)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -50,14 +61,36 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Nam
     parsed, rest = parser.parse_known_args([argument for argument in arguments if argument not in gin])
     loose = [argument for argument in rest if "=" in argument and not argument.startswith("-")]
     if unknown := [argument for argument in rest if argument not in loose]:
-        known = [option for action in parser._actions for option in action.option_strings]
-        raise ValueError(f"{parser.prog} does not know {unknown[0]!r}; its options are {', '.join(known)}")
+        raise ValueError(f"{parser.prog} does not know {unknown[0]!r}{nearest_option(parser, unknown[0])}")
     if hasattr(parsed, "overrides"):
         wanted = {*gin, *parsed.overrides, *loose}
         parsed.overrides = [argument for argument in arguments if argument in wanted]
     elif loose or gin:
         raise ValueError(f"{parser.prog} takes no {(loose or gin)[0]!r}")
     return parsed
+
+
+def nearest_option(parser: argparse.ArgumentParser, unknown: str) -> str:
+    known = [option for action in parser._actions for option in action.option_strings if option != "-h"]
+    near = difflib.get_close_matches(unknown.partition("=")[0], known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; its options are {', '.join(known)}"
+
+
+@contextlib.contextmanager
+def held_stderr() -> Iterator[None]:
+    """Around the import of TensorFlow, whose C++ writes to stderr whatever its log level; shown if the import fails."""
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def start_devices(options: argparse.Namespace) -> None:

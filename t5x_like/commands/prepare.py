@@ -30,7 +30,8 @@ def main(arguments: list[str]) -> None:
     corpus.add_argument("--field", default="text", metavar="NAME", help="of .jsonl and .parquet")
     options = shared.parse(parser, arguments)
 
-    from t5x_like.tasks import prepare, registry
+    with shared.held_stderr():
+        from t5x_like.tasks import prepare, registry
 
     modules = options.module or ["data_tasks"]
     if options.corpus:

@@ -30,7 +30,8 @@ def main(arguments: list[str]) -> int:
 
 
 def import_tasks(options) -> None:
-    from t5x_like.tasks import registry
+    with shared.held_stderr():
+        from t5x_like.tasks import registry
 
     registry.import_modules(options.module or ["data_tasks"])
 
@@ -43,9 +44,9 @@ def lengths_of(options) -> dict[str, int] | None:
 def list_tasks(options) -> int:
     from rich.console import Console
 
+    import_tasks(options)
     from t5x_like.tasks import show
 
-    import_tasks(options)
     show.list_tasks(Console())
     return 0
 
@@ -53,18 +54,18 @@ def list_tasks(options) -> int:
 def show_task(options) -> int:
     from rich.console import Console
 
+    import_tasks(options)
     from t5x_like.tasks import show
 
-    import_tasks(options)
     settings = {"num_examples": options.n, "lengths": lengths_of(options), "split": options.split, "seed": options.seed}
     show.show(options.name, Console(), **settings)
     return 0
 
 
 def check_task(options) -> int:
+    import_tasks(options)
     from t5x_like.tasks import check
 
-    import_tasks(options)
     reports = check.check(
         options.name, num_documents=options.documents, lengths=lengths_of(options), split=options.split
     )

@@ -7,7 +7,7 @@ import sys
 from t5x_like.commands import options as shared
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     parser = shared.parser_for("train", "Train a configuration. The same command resumes it.")
     shared.add_config_options(parser)
     shared.add_device_options(parser)
@@ -25,20 +25,26 @@ def main(arguments: list[str]) -> None:
 
     from t5x_like.train.loop import train
 
-    if options.module and jax.process_index() == 0:
-        prepare(options.module, run["data"])
+    if options.module and jax.process_index() == 0 and (code := prepare(options.module, run["data"])):
+        return code
     if options.module and jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices("prepared")
     flags = {"dry_run": options.dry_run, "start_fresh": options.start_fresh, "take_over": options.take_over}
     train(**run, **flags, config_text=text)
+    return 0
 
 
-def prepare(modules: list[str], data) -> None:
-    """In a process of its own, because TensorFlow has no place in this one; what is prepared already is left alone."""
+def prepare(modules: list[str], data) -> int:
+    """The exit code of `prepare` (which has said what was wrong), in a process of its own: TensorFlow has no place in
+    this one. What is prepared already is left alone.
+    """
     command = [sys.executable, "-m", "t5x_like", "prepare", data.mixture, f"--output_dir={data.directory}"]
     command += [f"--module={module}" for module in modules]
-    finished = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "cpu"}, check=False)
-    if finished.returncode:
-        raise RuntimeError(f"preparing {data.mixture} failed, see above; nothing was trained")
+    code = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "cpu"}, check=False).returncode
+    if code < 0:
+        raise RuntimeError(
+            f"preparing {data.mixture} was ended by signal {-code}, perhaps for lack of memory; nothing was trained"
+        )
+    return code

@@ -51,11 +51,14 @@ def smallest_residual(lengths: np.ndarray, capacities: np.ndarray) -> np.ndarray
     side is what the remaining examples need of it. One example costs about ten operations on short arrays, so the two
     sides are written out; lengths are whole numbers in float64, so every machine finds the same rows.
     """
-    rows = np.full(len(lengths), -1, np.int64)
-    unplaced = np.arange(len(lengths))
-    inputs, targets = np.ascontiguousarray(lengths.T, np.float64)
+    fills_a_row = (lengths == capacities).all(axis=1)  # leaves nothing, so the greedy would take it first, and alone
+    num_full = int(fills_a_row.sum())
+    rows = np.empty(len(lengths), np.int64)
+    rows[fills_a_row] = np.arange(num_full)
+    unplaced = np.flatnonzero(~fills_a_row)
+    inputs, targets = np.ascontiguousarray(lengths[unplaced].T, np.float64)
     capacity = capacities.astype(np.float64).tolist()
-    for row in range(len(lengths)):
+    for row in range(num_full, len(lengths)):
         if not len(unplaced):
             break
         taken = _fill_row(inputs, targets, capacity)

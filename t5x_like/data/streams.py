@@ -11,7 +11,7 @@ A block of rows is rebuilt from these numbers alone, random draws included.
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -189,14 +189,15 @@ def lay_out(side: Side, rows: np.ndarray, num_rows: int, length: int) -> Feature
 
 
 def slice_rows(features: Features, start: int, stop: int) -> Features:
-    side = Features(*(None if array is None else array[start:stop] for array in features[:-1]))
-    return side._replace(encoder=features.encoder and slice_rows(features.encoder, start, stop))
+    *arrays, encoder = features
+    sliced = [None if array is None else array[start:stop] for array in arrays]
+    return Features(*sliced, encoder and slice_rows(encoder, start, stop))
 
 
-def concatenate_rows(pieces: list[Features]) -> Features:
-    columns = zip(*(piece[:-1] for piece in pieces), strict=True)
-    side = Features(*(None if column[0] is None else np.concatenate(column) for column in columns))
-    return side._replace(encoder=pieces[0].encoder and concatenate_rows([piece.encoder for piece in pieces]))
+def concatenate_rows(pieces: Sequence[Features]) -> Features:
+    *columns, encoders = zip(*pieces, strict=True)
+    arrays = [None if column[0] is None else np.concatenate(column) for column in columns]
+    return Features(*arrays, encoders[0] and concatenate_rows(encoders))
 
 
 def _take(examples: Examples, order: np.ndarray) -> Examples:

@@ -70,9 +70,7 @@ T5_CROSS = ("cross_attention_norm/scale", *(f"cross_attention/{name}" for name i
 def t5_attention(p, name, x, source, mask, bias):
     q = flat_matmul(x, p[f"{name}/query"])
     k, v = flat_matmul(source, p[f"{name}/key"]), flat_matmul(source, p[f"{name}/value"])
-    return flat_matmul(
-        jnp.einsum("bnlm,bmnh->blnh", softmax_of(q, k, mask, bias), v), p[f"{name}/out"], dims=2
-    )
+    return flat_matmul(jnp.einsum("bnlm,bmnh->blnh", softmax_of(q, k, mask, bias), v), p[f"{name}/out"], dims=2)
 
 
 def softmax_of(q, k, mask, bias=None):

@@ -245,7 +245,9 @@ def main() -> None:
     plain_t5 = functools.partial(plain_models.t5_loss, num_layers=NUM_LAYERS["t5"])
     scanned = functools.partial(gpt_65, scan_layers=True)
     pairs = [
-        alternate("gpt: our step / plain JAX", ours(gpt_65, gpt_batch()), plain(gpt_65, plain_gpt, gpt_batch()), *turns),
+        alternate(
+            "gpt: our step / plain JAX", ours(gpt_65, gpt_batch()), plain(gpt_65, plain_gpt, gpt_batch()), *turns
+        ),
         alternate("t5: our step / plain JAX", ours(t5_2176, t5_batch()), plain(t5_2176, plain_t5, t5_batch()), *turns),
         alternate("gpt: scanned / unrolled", ours(scanned, gpt_batch()), ours(gpt_65, gpt_batch()), *turns),
         loop_against_step(*turns),

@@ -14,14 +14,20 @@ from t5x_like.objectives.prefix_lm import PrefixLM
 from t5x_like.objectives.span_corruption import SpanCorruption
 from t5x_like.tasks import held_out, readers, sources, vocabularies
 
-EXTRA_IDS = 100
+EXTRA_IDS = 100  # sentinels of T5
 OBJECTIVES = {"span_corruption": SpanCorruption(), "prefix_lm": PrefixLM(), "causal_lm": CausalLM()}
 DENOISING_RATES = {"span_corruption": 0.5, "prefix_lm": 0.5}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
 
 
 def register(
-    *, name: str, path: str, tokenizer: str | None, held_out_fraction: float = 0.05, field: str = "text"
+    *,
+    name: str,
+    path: str,
+    tokenizer: str | None,
+    held_out_fraction: float = 0.05,
+    field: str = "text",
+    extra_ids: int = EXTRA_IDS,
 ) -> None:
     """Registers the tasks over `path`: a folder of code or text, a text file, .jsonl(.gz, .zst) or .parquet.
 
@@ -29,17 +35,22 @@ def register(
     held_out_fraction   for validation: whole files if there are several, else documents, else the end of the one text
     """
     reader = readers.reader_for(path, field=field)
-    register_reader(
-        name=name, reader=reader, tokenizer=tokenizer, hold_out=_rule(reader, held_out_fraction), field=field
-    )
+    rule = _rule(reader, held_out_fraction)
+    register_reader(name=name, reader=reader, tokenizer=tokenizer, hold_out=rule, field=field, extra_ids=extra_ids)
 
 
 def register_reader(
-    *, name: str, reader: readers.Reader, tokenizer: str | None, hold_out: held_out.Rule, field: str = "text"
+    *,
+    name: str,
+    reader: readers.Reader,
+    tokenizer: str | None,
+    hold_out: held_out.Rule,
+    field: str = "text",
+    extra_ids: int = EXTRA_IDS,
 ) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError(f"name {name!r}: SeqIO takes letters, digits, '_' and '.'")
-    vocabulary = vocabularies.seqio_vocabulary(tokenizer, extra_ids=EXTRA_IDS)
+    vocabulary = vocabularies.seqio_vocabulary(tokenizer, extra_ids=extra_ids)
     feature = seqio.Feature(vocabulary, add_eos=True)
     for suffix, objective in OBJECTIVES.items():
         seqio.TaskRegistry.add(
@@ -58,14 +69,21 @@ def register_reader(
 
 
 def write_task_file(
-    folder: str, *, name: str, path: str, tokenizer: str | None, held_out_fraction: float = 0.05, field: str = "text"
+    folder: str,
+    *,
+    name: str,
+    path: str,
+    tokenizer: str | None,
+    held_out_fraction: float = 0.05,
+    field: str = "text",
+    extra_ids: int = EXTRA_IDS,
 ) -> pathlib.Path:
     """A module that calls `register`, so that every process, and whoever reads the run later, has the same tasks."""
     place = {
         "path": str(pathlib.Path(path).resolve()),
         "tokenizer": tokenizer and str(pathlib.Path(tokenizer).resolve()),
     }
-    arguments = {"name": name, **place, "held_out_fraction": held_out_fraction, "field": field}
+    arguments = {"name": name, **place, "held_out_fraction": held_out_fraction, "field": field, "extra_ids": extra_ids}
     readers.reader_for(path, field=field)  # a wrong path is an error now, not in the file
     lines = [
         f'"""Pretraining tasks over {path}."""',

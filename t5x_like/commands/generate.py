@@ -18,10 +18,9 @@ def main(arguments: list[str]) -> None:
 
     sample = Sample(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
     rows = list(text_jobs.read_rows(options.input, ("inputs",)))
-    model = text_jobs.open_model(options)
-    texts = model.generate(
-        (row["inputs"] for row in rows), max_new_tokens=options.max_new_tokens, sample=sample, seed=options.seed
-    )
     with text_jobs.rows_writer(options.output) as write:
+        texts = text_jobs.open_model(options).generate(
+            (row["inputs"] for row in rows), max_new_tokens=options.max_new_tokens, sample=sample, seed=options.seed
+        )
         for row, text in zip(rows, texts, strict=True):
             write(row | {"prediction": text})

@@ -1,13 +1,10 @@
 """Options that several commands share: configurations, devices, processes, task modules."""
 
 import argparse
-import contextlib
 import difflib
 import functools
-import os
 import pathlib
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 PACKAGE_FOLDER = pathlib.Path(__file__).resolve().parents[2]
@@ -74,23 +71,6 @@ def nearest_option(parser: argparse.ArgumentParser, unknown: str) -> str:
     known = [option for action in parser._actions for option in action.option_strings if option != "-h"]
     near = difflib.get_close_matches(unknown.partition("=")[0], known, n=1)
     return f"; did you mean {near[0]}?" if near else f"; its options are {', '.join(known)}"
-
-
-@contextlib.contextmanager
-def held_stderr() -> Iterator[None]:
-    """Around the import of TensorFlow, whose C++ writes to stderr whatever its log level; shown if the import fails."""
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(kept, held.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def start_devices(options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import pathlib
 
 from t5x_like.commands import options as shared
+from t5x_like.tasks.held_stderr import held_stderr
 
 
 def main(arguments: list[str]) -> None:
@@ -27,10 +28,11 @@ def main(arguments: list[str]) -> None:
     corpus.add_argument(
         "--held_out", type=float, default=0.05, metavar="FRACTION", help="for validation, by file if it can"
     )
+    corpus.add_argument("--extra_ids", type=int, default=100, metavar="N", help="sentinels; 0 for a causal model")
     corpus.add_argument("--field", default="text", metavar="NAME", help="of .jsonl and .parquet")
     options = shared.parse(parser, arguments)
 
-    with shared.held_stderr():
+    with held_stderr():
         from t5x_like.tasks import prepare, registry
 
     modules = options.module or ["data_tasks"]
@@ -66,4 +68,5 @@ def corpus_tasks(options) -> pathlib.Path:
         tokenizer=options.tokenizer,
         held_out_fraction=options.held_out,
         field=options.field,
+        extra_ids=options.extra_ids,
     )

@@ -11,8 +11,7 @@ def main(arguments: list[str]) -> None:
     text_jobs.add_options(parser)
     options = shared.parse(parser, arguments)
     rows = list(text_jobs.read_rows(options.input, ("inputs", "targets")))
-    model = text_jobs.open_model(options)
-    scores = model.score((row["inputs"], row["targets"]) for row in rows)
     with text_jobs.rows_writer(options.output) as write:
+        scores = text_jobs.open_model(options).score((row["inputs"], row["targets"]) for row in rows)
         for row, (log_likelihood, tokens) in zip(rows, scores, strict=True):
             write(row | {"log_likelihood": log_likelihood, "tokens": tokens})

@@ -1,6 +1,11 @@
 """`t5x_like tasks`: what is registered, and what it makes of its data."""
 
+from rich.console import Console
+
 from t5x_like.commands import options as shared
+from t5x_like.tasks.held_stderr import held_stderr
+
+WIDTH_OF_FILES = 160
 
 
 def main(arguments: list[str]) -> int:
@@ -30,10 +35,16 @@ def main(arguments: list[str]) -> int:
 
 
 def import_tasks(options) -> None:
-    with shared.held_stderr():
+    with held_stderr():
         from t5x_like.tasks import registry
 
     registry.import_modules(options.module or ["data_tasks"])
+
+
+def console() -> Console:
+    """Standard output; a pipe or file gets lines wide enough for the tables."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=WIDTH_OF_FILES)
 
 
 def lengths_of(options) -> dict[str, int] | None:
@@ -42,23 +53,19 @@ def lengths_of(options) -> dict[str, int] | None:
 
 
 def list_tasks(options) -> int:
-    from rich.console import Console
-
     import_tasks(options)
     from t5x_like.tasks import show
 
-    show.list_tasks(Console())
+    show.list_tasks(console())
     return 0
 
 
 def show_task(options) -> int:
-    from rich.console import Console
-
     import_tasks(options)
     from t5x_like.tasks import show
 
     settings = {"num_examples": options.n, "lengths": lengths_of(options), "split": options.split, "seed": options.seed}
-    show.show(options.name, Console(), **settings)
+    show.show(options.name, console(), **settings)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Texts in, texts or log-likelihoods out, in batches of a fixed size, with an encoder or without."""
+"""Texts in, texts or log-likelihoods out, in batches of a fixed size."""
 
 import dataclasses
 import functools
@@ -20,13 +20,17 @@ from t5x_like.vocabularies.load import Vocabulary
 
 @dataclasses.dataclass(frozen=True)
 class TextModel:
-    """A model with its parameters and vocabulary. `has_encoder` says how its inputs are read."""
+    """A model with its parameters and vocabulary; `arrangement` is how it reads what it is given."""
 
     graphdef: nnx.GraphDef
     params: dict[str, jax.Array]
     vocabulary: Vocabulary
-    has_encoder: bool
+    arrangement: prompts.Arrangement
     batch_size: int = 8
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size {self.batch_size} must be at least 1")
 
     def generate(self, inputs: Iterable[str], *, max_new_tokens: int, sample: SampleFn, seed: int) -> Iterator[str]:
         """One text for each input, in order. A text's draws depend on `seed` and its number, not on its batch."""
@@ -41,43 +45,45 @@ class TextModel:
             )
 
         for number, batch in enumerate(batches(inputs, self.batch_size)):
+            prompt = self.arrangement.prompt(self.encode(fill(batch, self.batch_size, "")))
+            self.check_reach(prompt, max_new_tokens - 1)
             row_ids = jnp.arange(self.batch_size) + number * self.batch_size
-            rows = np.asarray(run(self.params, self.prompt(fill(batch, self.batch_size, "")), row_ids))
+            rows = np.asarray(run(self.params, prompt, row_ids))
             yield from (self.vocabulary.decode(row.tolist()) for row in rows[: len(batch)])
 
     def score(self, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[float, int]]:
         """(log p of the targets given the inputs, in nats; how many tokens), EOS included, for each pair in order."""
 
-        @functools.partial(jax.jit)
+        @jax.jit
         def run(params, rows):
             model = merge(self.graphdef, params)
             loss_BL = losses.token_cross_entropy(model.logits(model.hidden(rows)), rows.targets)
             return -(loss_BL * rows.loss_weights).sum(axis=1), rows.loss_weights.sum(axis=1)
 
         for batch in batches(pairs, self.batch_size):
-            scores, counts = run(self.params, self.scored_rows(fill(batch, self.batch_size, ("", ""))))
-            yield from zip(
-                np.asarray(scores)[: len(batch)].tolist(), np.asarray(counts).astype(int).tolist(), strict=False
+            given, targets = zip(*fill(batch, self.batch_size, ("", "")), strict=True)
+            ended = [[*ids, self.vocabulary.special.eos] for ids in self.encode(targets)]
+            rows = self.arrangement.scored(self.encode(given), ended)
+            self.check_reach(rows, 0)
+            scores, counts = (np.asarray(array)[: len(batch)].tolist() for array in run(self.params, rows))
+            yield from zip(scores, map(int, counts), strict=True)
+
+    def encode(self, texts: Iterable[str]) -> list[list[int]]:
+        return [self.vocabulary.encode(text) for text in texts]
+
+    def check_reach(self, rows: Features, num_more: int) -> None:
+        """Raises when a row, or its encoder's, is longer than the positions that the model has learned."""
+        sides = [(rows, num_more)] + ([(rows.encoder, 0)] if rows.encoder else [])
+        longest = max(int(side.positions.max()) + 1 + more for side, more in sides)
+        last = prompts.side([[self.vocabulary.special.pad]], [[0]])._replace(positions=np.full((1, 1, 1), longest - 1))
+        if not np.isfinite(self._hidden_at(last._replace(encoder=rows.encoder and last))).all():
+            raise ValueError(
+                f"the model has no position for token {longest} of a row: shorten the texts, or ask for fewer tokens"
             )
 
-    def prompt(self, texts: list[str]) -> Features:
-        special = self.vocabulary.special
-        ids = [self.vocabulary.encode(text) for text in texts]
-        if self.has_encoder:
-            return prompts.encoder_decoder_prompt([[*row, special.eos] for row in ids], special.pad)
-        return prompts.decoder_prompt([[special.pad, *row] for row in ids], [1] * len(ids))
-
-    def scored_rows(self, pairs: list[tuple[str, str]]) -> Features:
-        special = self.vocabulary.special
-        targets = [[*self.vocabulary.encode(target), special.eos] for _, target in pairs]
-        if self.has_encoder:
-            return prompts.with_targets(self.prompt([text for text, _ in pairs]), targets, special.pad)
-        given = [self.vocabulary.encode(text) for text, _ in pairs]
-        whole = [[*before, *after] for before, after in zip(given, targets, strict=True)]
-        rows = prompts.decoder_prompt([[special.pad, *ids[:-1]] for ids in whole], [1] * len(whole))
-        length = rows.tokens.shape[1]
-        weights = [[0.0] * len(before) + [1.0] * len(after) for before, after in zip(given, targets, strict=True)]
-        return rows._replace(targets=prompts.pad(whole, length), loss_weights=prompts.pad(weights, length, np.float32))
+    @functools.cached_property
+    def _hidden_at(self):
+        return functools.partial(jax.jit(lambda params, row: merge(self.graphdef, params).hidden(row)), self.params)
 
 
 def batches(items: Iterable, size: int) -> Iterator[list]:

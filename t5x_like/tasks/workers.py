@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from t5x_like.tasks import registry
 from t5x_like.tasks.cache_point import Cut, cut
+from t5x_like.tasks.held_stderr import held_stderr
 from t5x_like.tasks.shards import ShardJob, write_shard
 
 _POLL_SECONDS = 0.5
@@ -43,7 +44,8 @@ def _run_spawned(name: str, jobs: Sequence[ShardJob], num_workers: int, modules:
     with concurrent.futures.ProcessPoolExecutor(
         num_workers, context, _start, (os.getpid(), name, list(map(str, modules)), tokens)
     ) as pool:
-        pending = {pool.submit(_write, job): job for job in jobs}
+        with held_stderr():  # the workers, which start here and import TensorFlow, never write to it
+            pending = {pool.submit(_write, job): job for job in jobs}
         try:
             while pending:
                 done, _ = concurrent.futures.wait(pending, _POLL_SECONDS, concurrent.futures.FIRST_COMPLETED)

@@ -68,7 +68,7 @@ def train(
     check_positive({**cadence._asdict(), "num_microbatches": num_microbatches})
     setup = plan_run(model, optimizer, data, loss, mesh(), axis_rules, num_microbatches, learning_rate)
     console = run_console()
-    lines = summary.describe_run(model, setup.mesh, setup.plan.abstract, data, steps, num_microbatches)
+    lines = summary.describe_run(setup.plan, setup.mesh, data, steps, num_microbatches)
     console.print(placement_table(*setup.plan.abstract[1:]), summary.as_table(lines, "This run"))
     if dry_run:
         report_dry_run(setup, console)

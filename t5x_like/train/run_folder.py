@@ -95,7 +95,7 @@ def newest_valid(checkpoints: pathlib.Path, problems: Problems = digests.problem
         raise ValueError(
             f"no checkpoint in {checkpoints} is sound ("
             + "; ".join(f"step {step}: {why}" for step, why in set_aside.items())
-            + "); restore the files from a copy, or ask for a fresh start to begin again at step 0"
+            + "); restore the files from a copy, or ask for a fresh start (--start_fresh) to begin again at step 0"
         )
     return Choice(None, set_aside)
 

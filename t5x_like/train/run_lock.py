@@ -59,7 +59,7 @@ class RunLock:
             if not dead and not take_over:
                 raise RuntimeError(
                     f"{self._path.parent} is in use by {describe(owner)}; wait for it, stop it, "
-                    "or choose another folder (if you are sure that it is gone: take_over=True)"
+                    "or choose another folder (if you are sure that it is gone: --take_over)"
                 )
             notes += self._move_away(owner, dead or "it was to be taken over")
         return notes

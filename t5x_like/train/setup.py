@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 
 from t5x_like import losses
+from t5x_like.data.examples import Examples
 from t5x_like.data.pipeline import Pipeline, Rows
+from t5x_like.data.ragged import Ragged
 from t5x_like.metrics.held_out import HeldOut
 from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.partitioning import axis_rules
@@ -65,6 +68,7 @@ def plan_run(
     sharding = axis_rules.batch_sharding(mesh, rules, data.batch_size)
     check_rows_come_out_even(data.batch_size, num_microbatches, sharding)
     plan = plan_state(model, optimizer, mesh, rules)
+    check_sides(plan, data)
     check_vocabulary(plan, rows.plan.tasks[0].split.task.vocabulary.size)
     step = make_train_step(
         plan.graphdef, loss, optimizer, num_microbatches=num_microbatches, learning_rate=learning_rate
@@ -80,6 +84,20 @@ def check_rows_come_out_even(batch_size: int, num_microbatches: int, sharding: N
             f"batch_size {batch_size} does not divide by {parts} ({num_microbatches} micro-batches on "
             f"{parts // num_microbatches} devices): make it a multiple of {parts}"
         )
+
+
+def check_sides(plan: StatePlan, data: Pipeline) -> None:
+    """A model with an encoder needs rows of two sides, one without would leave the inputs unread."""
+    nothing = Ragged(np.zeros(0, np.int32), np.zeros(0, np.int64))
+    num_sides = len(data.render(Examples(nothing, nothing, np.zeros(0, np.int32))))
+    has_encoder = any(name.startswith("encoder/") for name in plan.abstract.params)
+    if num_sides == len(data.lengths) == (2 if has_encoder else 1):
+        return
+    render, lengths = ("encoder_decoder", "inputs and targets") if has_encoder else ("decoder_only", "targets alone")
+    raise ValueError(
+        f"the model has {'an' if has_encoder else 'no'} encoder, so the data must give it lengths of {lengths} and "
+        f"render = @{render}; it has lengths {data.lengths} and render = @{data.render.__name__}"
+    )
 
 
 def check_vocabulary(plan: StatePlan, size: int) -> None:

@@ -28,6 +28,7 @@ class TrainState(NamedTuple):
 class StatePlan(NamedTuple):
     """What the state will be, before it exists. `abstract` has a shape, a dtype and a sharding for every array."""
 
+    model_name: str
     graphdef: nnx.GraphDef
     abstract: TrainState
     create: Callable[[jax.Array], TrainState]
@@ -36,7 +37,8 @@ class StatePlan(NamedTuple):
 def plan_state(model: Model, optimizer: optax.GradientTransformation, mesh: Mesh, rules: AxisRules) -> StatePlan:
     """Shapes and places of the state; `create(key)` makes it, each device only its own part."""
     make = model_maker(model, mesh, rules)
-    graphdef, shapes, axes = split(nnx.eval_shape(make, jax.random.key(0)))
+    module = nnx.eval_shape(make, jax.random.key(0))
+    graphdef, shapes, axes = split(module)
     places = axis_rules.shardings(mesh, rules, shapes, axes)
     opt_shapes = jax.eval_shape(optimizer.init, shapes)
     state_places = TrainState(
@@ -55,7 +57,7 @@ def plan_state(model: Model, optimizer: optax.GradientTransformation, mesh: Mesh
         params = split(make(key)).params
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
-    return StatePlan(graphdef, jax.tree.map(place, state_shapes, state_places), create)
+    return StatePlan(type(module).__name__, graphdef, jax.tree.map(place, state_shapes, state_places), create)
 
 
 def plan_params(model: Model, mesh: Mesh, rules: AxisRules) -> tuple[nnx.GraphDef, dict[str, jax.ShapeDtypeStruct]]:

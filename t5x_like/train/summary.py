@@ -8,13 +8,14 @@ from rich.table import Table
 
 from t5x_like.data.pipeline import Pipeline
 from t5x_like.partitioning.placement import bytes_per_device, human_bytes
-from t5x_like.train.state import TrainState
+from t5x_like.train.state import StatePlan
 
 
 def describe_run(
-    model: Any, mesh: jax.sharding.Mesh, state: TrainState, data: Pipeline, steps: int, num_microbatches: int
+    plan: StatePlan, mesh: jax.sharding.Mesh, data: Pipeline, steps: int, num_microbatches: int
 ) -> dict[str, str]:
     """What the run is, line by line; needs shapes and shardings only."""
+    state = plan.abstract
     num_params = sum(math.prod(param.shape) for param in state.params.values())
     params = sum(map(bytes_per_device, state.params.values()))
     optimizer = sum(map(bytes_per_device, jax.tree.leaves(state.opt_state)))
@@ -22,7 +23,7 @@ def describe_run(
     tokens_per_step = data.batch_size * sum(data.lengths.values())
     accumulate = f", in {num_microbatches} micro-batches" if num_microbatches > 1 else ""
     return {
-        "model": f"{getattr(model, '__name__', 'model')}, {num_params:,} parameters",
+        "model": f"{plan.model_name}, {num_params:,} parameters",
         "devices": f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}, {jax.process_count()} process(es)",
         "mesh": axes,
         "memory per device": f"parameters {human_bytes(params)}, optimizer {human_bytes(optimizer)}",

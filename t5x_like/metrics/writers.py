@@ -10,9 +10,12 @@ import json
 import math
 import os
 import pathlib
+import time
 from collections.abc import Mapping
 
 from tensorboardX import SummaryWriter
+
+BOARD_SECONDS = 1.0
 
 
 class JsonLines:
@@ -37,12 +40,13 @@ class JsonLines:
 class MetricsLog:
     """The log of a run that goes on after `resume_step` (0: from the start); what later steps logged is removed."""
 
-    def __init__(self, model_dir: str | pathlib.Path, *, resume_step: int):
+    def __init__(self, model_dir: str | pathlib.Path, *, resume_step: int, board_seconds: float = BOARD_SECONDS):
         folder = pathlib.Path(model_dir)
         folder.mkdir(parents=True, exist_ok=True)
         self._metrics = JsonLines(folder / "metrics.jsonl", resume_step)
         self._timings = JsonLines(folder / "timings.jsonl", resume_step)
         # The name that tensorboardX chooses has whole seconds only: a quick restart would write over the file.
+        self._board_seconds, self._board_written = board_seconds, -math.inf
         self._board = SummaryWriter(
             str(folder / "tensorboard"), purge_step=resume_step + 1, filename_suffix=f".{os.getpid()}.{resume_step}"
         )
@@ -53,7 +57,12 @@ class MetricsLog:
             self._metrics.write(step, metrics)
         if timings:
             self._timings.write(step, timings)
-        for name, value in {**metrics, **timings}.items():
+        # A point costs 0.1 ms and a curve needs no thousands of them; what is measured rarely is never left out.
+        rare = {name: value for name, value in metrics.items() if name.startswith("eval/")}
+        now = time.monotonic()
+        if now - self._board_written >= self._board_seconds:
+            rare, self._board_written = {**metrics, **timings}, now
+        for name, value in rare.items():
             if math.isfinite(value):  # TensorBoard has no place for NaN
                 self._board.add_scalar(name, value, step)
 

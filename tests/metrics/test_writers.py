@@ -8,7 +8,7 @@ from t5x_like.metrics.writers import MetricsLog, NoLog, open_log, read_rows
 
 
 def log_steps(folder, first, last, resume_step):
-    log = MetricsLog(folder, resume_step=resume_step)
+    log = MetricsLog(folder, resume_step=resume_step, board_seconds=0.0)
     for step in range(first, last + 1):
         log.write(step, {"loss": 1 / (step + 2), "tokens": step * 512}, {"tokens_per_second": 1e4})
     log.sync()
@@ -78,3 +78,13 @@ def test_only_process_0_writes(tmp_path):
     log.sync()
     log.close()
     assert isinstance(log, NoLog) and not (tmp_path / "run").exists()
+
+
+def test_tensorboard_gets_a_point_a_second_and_every_evaluation(tmp_path):
+    log = MetricsLog(tmp_path, resume_step=0, board_seconds=3600.0)
+    for step in range(1, 6):
+        log.write(step, {"loss": 1.0} | ({"eval/text/loss": 2.0} if step == 4 else {}), {})
+    log.close()
+    tags = {(value.tag, event.step) for event in events(tmp_path / "tensorboard") for value in event.summary.value}
+    assert tags == {("loss", 1), ("eval/text/loss", 4)}
+    assert len(read_rows(tmp_path / "metrics.jsonl")) == 5

@@ -47,12 +47,18 @@ def evaluate(
         for name, means in held_out(loaded.params).items():
             extra = {"perplexity": math.exp(min(means["loss"], 700.0)), "unigram_loss": yardsticks[name]}
             tasks[name] = means | extra | bits_per_byte(run.data, held_out.rows[name], means, split, max_batches)
-            say(f"step {step:,} {name}: " + ", ".join(f"{key} {value:,.4f}" for key, value in tasks[name].items()))
+            say(describe(step, name, tasks[name]))
         results.append({"step": step, "split": split, "tasks": tasks})
         write_result(run, results[-1])
     if num_samples and steps:
         write_samples(run, steps[-1], split, num_samples)
     return results
+
+
+def describe(step: int, task: str, values: dict[str, float]) -> str:
+    others = {name: value for name, value in values.items() if name not in ("loss", "tokens")}
+    listed = ", ".join(f"{name} {value:,.4f}" for name, value in {"loss": values["loss"], **others}.items())
+    return f"step {step:,} {task}: {listed} over {values['tokens']:,.0f} tokens"
 
 
 def check_counts(max_batches: int | None, num_samples: int) -> None:

@@ -73,7 +73,11 @@ def test_greedy_continuations_of_ragged_prompts_are_those_of_whole_rows():
     assert found.tolist() == [by_whole_rows(text, 4) for text in PROMPTS]
 
 
-@pytest.mark.parametrize("sample", [greedy, Sample(), Sample(temperature=0.7, top_k=9, top_p=0.9)], ids=["greedy", "temperature 1", "all cuts"])
+@pytest.mark.parametrize(
+    "sample",
+    [greedy, Sample(), Sample(temperature=0.7, top_k=9, top_p=0.9)],
+    ids=["greedy", "temperature 1", "all cuts"],
+)
 def test_a_row_continues_the_same_alone_as_in_a_batch(sample):
     together = run(decoder, rows(PROMPTS), sample, row_ids=jnp.arange(4))
     for i, text in enumerate(PROMPTS):

@@ -117,7 +117,7 @@ class Rows(grain.IterDataset):
             "rows_per_block": self.plan.rows_per_block,
             "lengths": self.pipeline.lengths,
             "tasks": {t.split.task.name: [round(t.rate, 12), describe(t.objective)] for t in self.plan.tasks},
-            "data": {t.split.task.name: [row["sha256"] for row in t.split.counts["shards"]] for t in self.plan.tasks},
+            "data": {task.split.task.name: task.split.digest for task in self.plan.tasks},
         }
 
 

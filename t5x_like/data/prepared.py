@@ -116,6 +116,11 @@ class PreparedSplit:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     @property
+    def digest(self) -> str:
+        """What the split holds, in one word: SHA-256 over the digests of its shards, in order."""
+        return hashlib.sha256("".join(shard["sha256"] for shard in self.counts["shards"]).encode()).hexdigest()
+
+    @property
     def tokens_per_record(self) -> float:
         """Mean over records of the tokens of all features together."""
         return max(sum(self.counts["tokens"].values()) / len(self), 1.0)
@@ -146,7 +151,10 @@ def open_task(folder: str | os.PathLike) -> PreparedTask:
     path = folder / "task.json"
     if not path.exists():
         raise FileNotFoundError(f"{folder} is not a prepared task: there is no task.json in it{_nearest(folder)}")
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): run prepare again") from None
     if manifest.get("format") != FORMAT:
         raise ValueError(f"{path} has format {manifest.get('format')}, this version reads {FORMAT}: run prepare again")
     return PreparedTask(manifest["name"], folder, manifest, load.open_vocabulary(manifest["vocabulary"], folder))

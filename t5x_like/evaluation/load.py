@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from t5x_like.data.pipeline import Pipeline
 from t5x_like.models.parameters import merge
@@ -63,6 +63,14 @@ def load(run: Run, step: int, mesh: Mesh) -> Loaded:
     """The model of `step` with its parameters placed on `mesh`, which may differ from the one it was trained on."""
     graphdef, abstract = plan_params(run.arguments["model"], mesh, run.rules)
     return Loaded(graphdef, checkpoints.restore_params(run.folder / "checkpoints", step, abstract), mesh)
+
+
+def on_one_device(run: Run, loaded: Loaded) -> Loaded:
+    """What was loaded, copied to a device of each process. All processes make this call."""
+    whole = jax.jit(lambda params: params, out_shardings=NamedSharding(loaded.mesh, PartitionSpec()))(loaded.params)
+    graphdef, places = plan_params(run.arguments["model"], one_device(), run.rules)
+    params = {name: jax.device_put(whole[name].addressable_data(0), places[name].sharding) for name in places}
+    return Loaded(graphdef, params, one_device())
 
 
 def one_device() -> Mesh:

@@ -47,11 +47,12 @@ def evaluate(
         for name, means in held_out(loaded.params).items():
             extra = {"perplexity": math.exp(min(means["loss"], 700.0)), "unigram_loss": yardsticks[name]}
             tasks[name] = means | extra | bits_per_byte(run.data, held_out.rows[name], means, split, max_batches)
-            say(describe(step, name, tasks[name]))
+            if jax.process_index() == 0:
+                say(describe(step, name, tasks[name]))
         results.append({"step": step, "split": split, "tasks": tasks})
         write_result(run, results[-1])
     if num_samples and steps:
-        write_samples(run, steps[-1], split, num_samples)
+        write_samples(run, steps[-1], load.on_one_device(run, loaded), split, num_samples)
     return results
 
 
@@ -129,11 +130,10 @@ def bits_per_byte(data: Pipeline, rows, means: dict, split: str, max_batches: in
     return {"bits_per_byte": means["loss"] * means["tokens"] / math.log(2) / counts["bytes"]}
 
 
-def write_samples(run: Run, step: int, split: str, count: int) -> None:
+def write_samples(run: Run, step: int, loaded: Loaded, split: str, count: int) -> None:
     """samples.jsonl: what the model of `step` makes of the first held-out examples of every task."""
     if jax.process_index() != 0:
         return
-    loaded = load.load(run, step, load.one_device())
     lines = []
     for name, rows in measure(run, loaded, split, 1).rows.items():
         vocabulary = rows.plan.tasks[0].split.task.vocabulary

@@ -96,7 +96,7 @@ def check_sides(plan: StatePlan, data: Pipeline) -> None:
     render, lengths = ("encoder_decoder", "inputs and targets") if has_encoder else ("decoder_only", "targets alone")
     raise ValueError(
         f"the model has {'an' if has_encoder else 'no'} encoder, so the data must give it lengths of {lengths} and "
-        f"render = @{render}; it has lengths {data.lengths} and render = @{data.render.__name__}"
+        f"render = @{render}; it has lengths {data.lengths} and a render of {num_sides} side(s)"
     )
 
 

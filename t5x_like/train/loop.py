@@ -65,7 +65,8 @@ def train(
     take_over      take the folder from a run that is certainly gone
     """
     cadence = Cadence(steps, eval_every, save_every, log_every)
-    check_positive({**cadence._asdict(), "num_microbatches": num_microbatches})
+    limits = {} if eval_batches is None else {"eval_batches": eval_batches}
+    check_positive({**cadence._asdict(), "num_microbatches": num_microbatches, **limits})
     setup = plan_run(model, optimizer, data, loss, mesh(), axis_rules, num_microbatches, learning_rate)
     console = run_console()
     lines = summary.describe_run(setup.plan, setup.mesh, data, steps, num_microbatches)

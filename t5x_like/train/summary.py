@@ -24,7 +24,7 @@ def describe_run(
     accumulate = f", in {num_microbatches} micro-batches" if num_microbatches > 1 else ""
     return {
         "model": f"{plan.model_name}, {num_params:,} parameters",
-        "devices": f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}, {jax.process_count()} process(es)",
+        "devices": f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}, {count(jax.process_count(), 'process', 'processes')}",
         "mesh": axes,
         "memory per device": f"parameters {human_bytes(params)}, optimizer {human_bytes(optimizer)}",
         "data": describe_data(data, steps),
@@ -44,6 +44,10 @@ def describe_data(data: Pipeline, steps: int) -> str:
         objective = (type(data.objective).__name__ if data.objective else None) or task.manifest["objective"]["name"]
         lines.append(f"{task.name} {rate:.0%} ({objective}, {counts['examples']:,} records, {tokens:,} tokens{epochs})")
     return "; ".join(lines)
+
+
+def count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def memory_line(memory: Any) -> str:

@@ -17,7 +17,7 @@ quickstart: .venv/ready
 	$(T) tokenizer train --corpus '$(INPUT)' --output $(OUT)/tokenizer.model --kind bpe --vocab_size 2000 --max_characters 3000000
 	$(T) prepare quickstart_denoising --corpus '$(INPUT)' --tokenizer $(OUT)/tokenizer.model --output_dir $(OUT)/data
 	$(T) train --gin_file=configs/runs/quickstart.gin Pipeline.directory=$(OUT)/data model_dir=$(OUT)/run
-	$(T) evaluate $(OUT)/run --max_batches 64
+	$(T) evaluate $(OUT)/run
 	$(T) report $(OUT)/run
 
 test: .venv/ready

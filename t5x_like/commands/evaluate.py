@@ -13,7 +13,7 @@ def main(arguments: list[str]) -> None:
         "--watch", action="store_true", help="every new checkpoint as it appears, until the run's last step"
     )
     parser.add_argument("--split", default="validation", metavar="NAME")
-    parser.add_argument("--max_batches", type=int, metavar="N", help="default: all of the split")
+    parser.add_argument("--max_batches", type=int, metavar="N", help="default: what the run itself measures")
     parser.add_argument("--samples", type=int, default=8, metavar="N", help="per task; 0 for none")
     shared.add_config_options(parser)
     shared.add_device_options(parser)
@@ -23,7 +23,9 @@ def main(arguments: list[str]) -> None:
 
     from t5x_like.evaluation import run as evaluation
 
-    settings = {"split": options.split, "max_batches": options.max_batches, "num_samples": options.samples}
+    # The same rows as in the run, so that its curve and its result are one measurement.
+    max_batches = run.arguments.get("eval_batches") if options.max_batches is None else options.max_batches
+    settings = {"split": options.split, "max_batches": max_batches, "num_samples": options.samples}
     if not options.watch:
         evaluation.evaluate(run, steps=run.choose(options.steps), **settings)
         return

@@ -65,8 +65,7 @@ def train(
     take_over      take the folder from a run that is certainly gone
     """
     cadence = Cadence(steps, eval_every, save_every, log_every)
-    limits = {} if eval_batches is None else {"eval_batches": eval_batches}
-    check_positive({**cadence._asdict(), "num_microbatches": num_microbatches, **limits})
+    check_positive({**cadence._asdict(), "num_microbatches": num_microbatches, "eval_batches": eval_batches})
     setup = plan_run(model, optimizer, data, loss, mesh(), axis_rules, num_microbatches, learning_rate)
     console = run_console()
     lines = summary.describe_run(setup.plan, setup.mesh, data, steps, num_microbatches)
@@ -112,9 +111,9 @@ class Cadence(NamedTuple):
         return step % every == 0 or step == self.steps
 
 
-def check_positive(numbers: Mapping[str, int]) -> None:
+def check_positive(numbers: Mapping[str, int | None]) -> None:
     for name, number in numbers.items():
-        if number < 1:
+        if number is not None and number < 1:
             raise ValueError(f"{name} {number} must be at least 1")
 
 

@@ -22,9 +22,10 @@ def describe_run(
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1) or "one device"
     tokens_per_step = data.batch_size * sum(data.lengths.values())
     accumulate = f", in {num_microbatches} micro-batches" if num_microbatches > 1 else ""
+    processes = count(jax.process_count(), "process", "processes")
     return {
         "model": f"{plan.model_name}, {num_params:,} parameters",
-        "devices": f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}, {count(jax.process_count(), 'process', 'processes')}",
+        "devices": f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}, {processes}",
         "mesh": axes,
         "memory per device": f"parameters {human_bytes(params)}, optimizer {human_bytes(optimizer)}",
         "data": describe_data(data, steps),

@@ -151,10 +151,13 @@ class Stream:
 
     def _draw_until_full(self) -> list[list[Side]]:
         plan = self._plan
-        wanted = plan.rows_per_block * plan.capacities
+        num_rows = plan.rows_per_block
+        if self._draws == 0:  # so that the streams do not all build a block before the same step
+            num_rows = -(-num_rows * (self._number + 1) // plan.num_streams)
+        wanted = num_rows * plan.capacities
         rates = np.array([task.rate for task in plan.tasks])
         phases = np.random.default_rng((*plan.seed, self._number)).random(len(plan.tasks))
-        draws_per_round = max(1, plan.rows_per_block // 2)
+        draws_per_round = max(1, num_rows // 2)
         parts, drawn = [], np.zeros(len(plan.capacities), np.int64)
         while (drawn < wanted).all():
             counts = mixing.draws_between(rates, phases, self._draws, self._draws + draws_per_round)

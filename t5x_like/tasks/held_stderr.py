@@ -1,4 +1,4 @@
-"""Silence around the import of TensorFlow, whose C++ writes to stderr whatever its log level."""
+"""Silence around TensorFlow, whose C++ writes to stderr whatever its log level."""
 
 import contextlib
 import os

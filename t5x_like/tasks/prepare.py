@@ -352,7 +352,7 @@ def _write_mixture(mixture: seqio.Mixture, output_dir: pathlib.Path) -> None:
     _write_json(
         output_dir / f"{prepared.check_name(mixture.name)}.mixture.json", {"name": mixture.name, "tasks": rates}
     )
-    say(f"mixture {mixture.name}: {rates}")
+    say(f"mixture {mixture.name}: " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items()))
 
 
 def _digest(value) -> str:

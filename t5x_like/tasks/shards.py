@@ -14,6 +14,7 @@ import tensorflow as tf
 from t5x_like.data.prepared import ShardWriter
 from t5x_like.objectives.supervised import Supervised
 from t5x_like.tasks.cache_point import Cut
+from t5x_like.tasks.held_stderr import held_stderr
 from t5x_like.tasks.sources import Corpus, Reading
 from t5x_like.vocabularies.special_tokens import SpecialTokens
 
@@ -102,7 +103,8 @@ def offline_dataset(cut: Cut, split: str, shard_info: seqio.ShardInfo | None, re
         dataset = source.get_dataset(split=split, shuffle=False, shard_info=shard_info)
     else:
         dataset = source.get_dataset(split=split, shuffle=False).shard(shard_info.num_shards, shard_info.index)
-    return cut.offline.preprocess_precache(dataset, seed=0)
+    with held_stderr():  # TensorFlow Text says on stderr that a tokenizer does not normalise
+        return cut.offline.preprocess_precache(dataset, seed=0)
 
 
 def numpy_documents(name: str, dataset: tf.data.Dataset, reading: Reading) -> Iterator[dict]:

@@ -106,7 +106,7 @@ def test_every_epoch_has_every_token_once_in_a_new_order(tmp_path):
     write_task(tmp_path, "text", [np.arange(3 + 15 * i, 18 + 15 * i) for i in range(10)], objective="CausalLM")
     lengths = {"targets": 8}
     iterator = iter(
-        rows(tmp_path, "text", lengths=lengths, render=rendering.decoder_only, batch_size=2, rows_per_block=2)
+        rows(tmp_path, "text", lengths=lengths, render=rendering.decoder_only, batch_size=2, rows_per_block=1)
     )
     epochs = [np.concatenate([batch.targets.ravel() for batch in take(iterator, 10)]) for _ in range(3)]
     for epoch in epochs:

@@ -1,5 +1,5 @@
 """`python -m t5x_like` is `t5x_like`."""
 
-from t5x_like.launch import main
+from t5x_like.launch import console
 
-main()
+console()

@@ -27,6 +27,19 @@ COMMANDS = {
 }
 
 
+def console() -> None:
+    """`main` in a process of its own: after an error, what libraries' threads still have to say is not waited for."""
+    if "--traceback" not in sys.argv:
+        sys.unraisablehook = lambda _: None  # a failed save leaves Orbax's threads with a closed event loop
+    try:
+        main()
+    except SystemExit as leaving:
+        if leaving.code:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(leaving.code)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     if argv is None:  # the process is ours alone
         quiet_libraries()
@@ -57,9 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def quiet_libraries() -> None:
-    """What is written is ours: libraries may log errors only. Before the first of them is imported."""
+    """What is written is ours: an error of a library is told in our sentence. Before the first of them is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's and XLA's C++
-    logging.disable(logging.WARNING)  # absl (Orbax), JAX, TensorFlow
+    logging.disable(logging.CRITICAL)  # absl (Orbax), asyncio, JAX, TensorFlow
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
 
@@ -111,4 +124,4 @@ def overview() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    console()

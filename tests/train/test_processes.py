@@ -53,6 +53,17 @@ def wait_for_step(model_dir: pathlib.Path, step: int) -> None:
     raise TimeoutError(f"step {step} was not reached in {TIMEOUT} s")
 
 
+def wait_for_checkpoint(checkpoints: pathlib.Path, *, after: int) -> int:
+    """The first step beyond `after` whose save is complete."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        newest = max(run_folder.checkpoint_steps(checkpoints), default=0)
+        if newest > after:
+            return newest
+        time.sleep(0.01)
+    raise TimeoutError(f"no checkpoint beyond step {after} in {TIMEOUT} s")
+
+
 def one_device():
     return make_mesh(data=1, devices=jax.devices()[:1])
 
@@ -60,14 +71,14 @@ def one_device():
 def test_a_run_killed_at_random_moments_logs_and_learns_the_same(directory, tmp_path):
     steps, rng = 60, random.Random(os.getpid())
     whole = tiny.run(tmp_path / "whole", tiny.pipeline(directory), steps, mesh=one_device)
-    resumed_from = []
-    for lowest in (4, 20):
+    newest = 0
+    for _ in range(2):
         process = start(directory, tmp_path / "killed", steps)
-        wait_for_step(tmp_path / "killed", lowest + rng.randrange(10))
+        newest = wait_for_checkpoint(tmp_path / "killed" / "checkpoints", after=newest)
+        time.sleep(rng.uniform(0.0, 0.3))
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        resumed_from.append(max(run_folder.checkpoint_steps(tmp_path / "killed" / "checkpoints"), default=0))
     finish(start(directory, tmp_path / "killed", steps))
     events = [json.loads(line)["text"] for line in (tmp_path / "killed" / "events.jsonl").read_text().splitlines()]
     assert sum(text.startswith("resuming from step") for text in events) == 2  # it did restart, twice, and not at 0

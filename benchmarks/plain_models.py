@@ -14,15 +14,15 @@ def gpt_loss(params, batch, *, num_layers: int):
     """Mean cross-entropy of nanoGPT without biases or dropout: one causal row of text, nothing packed."""
     B, L = batch.tokens.shape
     table = params["embedding/table"]
-    x = table[batch.tokens] + params["stack/positions/table"][None, :L]
+    x = table[batch.tokens] + params["stack/entry/positions/table"][None, :L]
     causal = np.tril(np.ones((L, L), bool))[None, None]
     for i in range(num_layers):
         p = {name: params[f"stack/layers/{i}/{name}"] for name in GPT_LAYER}
-        y = layer_norm(x, p["attention_norm/scale"])
+        y = layer_norm(x, p["attention_norm/before/scale"])
         q, k, v = (flat_matmul(y, p[f"attention/{name}"]) for name in ("query", "key", "value"))
         weights = softmax_of(q / q.shape[-1] ** 0.5, k, causal)
         x = x + flat_matmul(jnp.einsum("bnlm,bmnh->blnh", weights, v), p["attention/out"], dims=2)
-        y = flat_matmul(layer_norm(x, p["mlp_norm/scale"]), p["mlp/up"])
+        y = flat_matmul(layer_norm(x, p["mlp_norm/before/scale"]), p["mlp/up"])
         x = x + flat_matmul(y * (0.5 + 0.5 * jax.lax.erf(y * 0.5**0.5)), p["mlp/down"])
     x = layer_norm(x, params["stack/final_norm/scale"])
     logits = x.reshape(B * L, -1) @ table.T
@@ -34,12 +34,12 @@ def t5_loss(params, batch, *, num_layers: int):
     encoder, table = batch.encoder, params["embedding/table"]
     own = encoder.segment_ids[:, None, :, None] == encoder.segment_ids[:, None, None, :]
     encoded = table[encoder.tokens]
-    bias = relative_bias(params["encoder/positions/table"], encoded.shape[1], bidirectional=True)
+    bias = relative_bias(params["encoder/bias/table"], encoded.shape[1], bidirectional=True)
     for i in range(num_layers):
         p = {name: params[f"encoder/layers/{i}/{name}"] for name in T5_LAYER}
-        y = rms_norm(encoded, p["attention_norm/scale"])
+        y = rms_norm(encoded, p["attention_norm/before/scale"])
         encoded = encoded + t5_attention(p, "attention", y, y, own, bias)
-        encoded = encoded + gated_mlp(p, rms_norm(encoded, p["mlp_norm/scale"]))
+        encoded = encoded + gated_mlp(p, rms_norm(encoded, p["mlp_norm/before/scale"]))
     encoded = rms_norm(encoded, params["encoder/final_norm/scale"])
 
     x = table[batch.tokens]
@@ -47,24 +47,24 @@ def t5_loss(params, batch, *, num_layers: int):
     causal = np.tril(np.ones((L, L), bool))[None, None]
     own = causal & (batch.segment_ids[:, None, :, None] == batch.segment_ids[:, None, None, :])
     cross = batch.segment_ids[:, None, :, None] == encoder.segment_ids[:, None, None, :]
-    bias = relative_bias(params["decoder/positions/table"], L, bidirectional=False)
+    bias = relative_bias(params["decoder/bias/table"], L, bidirectional=False)
     for i in range(num_layers):
         p = {name: params[f"decoder/layers/{i}/{name}"] for name in (*T5_LAYER, *T5_CROSS)}
-        y = rms_norm(x, p["attention_norm/scale"])
+        y = rms_norm(x, p["attention_norm/before/scale"])
         x = x + t5_attention(p, "attention", y, y, own, bias)
-        y = rms_norm(x, p["cross_attention_norm/scale"])
+        y = rms_norm(x, p["cross_attention_norm/before/scale"])
         x = x + t5_attention(p, "cross_attention", y, encoded, cross, None)
-        x = x + gated_mlp(p, rms_norm(x, p["mlp_norm/scale"]))
+        x = x + gated_mlp(p, rms_norm(x, p["mlp_norm/before/scale"]))
     x = rms_norm(x, params["decoder/final_norm/scale"])
     logits = x.reshape(-1, x.shape[-1]) @ params["head/kernel"]
     return cross_entropy(logits, batch.targets.ravel(), batch.loss_weights.ravel())
 
 
 ATTENTION = ("query", "key", "value", "out")
-SELF_ATTENTION = ("attention_norm/scale", "mlp_norm/scale", *(f"attention/{name}" for name in ATTENTION))
+SELF_ATTENTION = ("attention_norm/before/scale", "mlp_norm/before/scale", *(f"attention/{name}" for name in ATTENTION))
 GPT_LAYER = (*SELF_ATTENTION, "mlp/up", "mlp/down")
 T5_LAYER = (*GPT_LAYER, "mlp/gate")
-T5_CROSS = ("cross_attention_norm/scale", *(f"cross_attention/{name}" for name in ATTENTION))
+T5_CROSS = ("cross_attention_norm/before/scale", *(f"cross_attention/{name}" for name in ATTENTION))
 
 
 def t5_attention(p, name, x, source, mask, bias):

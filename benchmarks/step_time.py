@@ -34,8 +34,10 @@ from t5x_like.data import rendering
 from t5x_like.data.pipeline import Pipeline
 from t5x_like.features import Features
 from t5x_like.metrics.writers import open_log
+from t5x_like.models.blocks import Block
 from t5x_like.models.decoder import Decoder
 from t5x_like.models.encoder_decoder import EncoderDecoder
+from t5x_like.models.entry import Entry
 from t5x_like.models.heads import TiedHead
 from t5x_like.models.initializers import gpt2_init
 from t5x_like.models.layers import LayerNorm, Mlp
@@ -60,6 +62,7 @@ T5_LENGTHS, T5_ROWS = {"inputs": 128, "targets": 64}, 16
 OPTIMIZER = clipped(optax.adamw(1e-3, b2=0.99, weight_decay=0.1, mask=AllExcept()))
 BYTES_VOCAB_SIZE = 384  # of the loop's model: 259 and the extra ids, rounded up
 
+nanogpt_norm = functools.partial(LayerNorm, use_bias=False)
 # nanoGPT's recipe for a CPU
 gpt = functools.partial(
     Decoder,
@@ -67,9 +70,9 @@ gpt = functools.partial(
     d_model=128,
     num_heads=4,
     d_ff=512,
-    norm=functools.partial(LayerNorm, use_bias=False),
-    mlp=functools.partial(Mlp, activation="gelu"),
-    positions=functools.partial(LearnedPositions, max_length=GPT_LENGTH),
+    entry=functools.partial(Entry, positions=functools.partial(LearnedPositions, max_length=GPT_LENGTH)),
+    layers=functools.partial(Block, norm=nanogpt_norm, mlp=functools.partial(Mlp, activation="gelu")),
+    final_norm=nanogpt_norm,
     head=TiedHead,
     init=gpt2_init,
 )
@@ -243,7 +246,7 @@ def main() -> None:
     gpt_65, t5_2176 = (functools.partial(m, vocab_size=VOCAB_SIZE[n]) for n, m in (("gpt", gpt), ("t5", t5)))
     plain_gpt = functools.partial(plain_models.gpt_loss, num_layers=NUM_LAYERS["gpt"])
     plain_t5 = functools.partial(plain_models.t5_loss, num_layers=NUM_LAYERS["t5"])
-    scanned = functools.partial(gpt_65, scan_layers=True)
+    scanned = functools.partial(gpt_65, layer_loop="scanned")
     pairs = [
         alternate(
             "gpt: our step / plain JAX", ours(gpt_65, gpt_batch()), plain(gpt_65, plain_gpt, gpt_batch()), *turns

@@ -6,7 +6,21 @@ import optax
 
 from t5x_like import losses
 from t5x_like.data import pipeline, rendering
-from t5x_like.models import attention, decoder, encoder_decoder, heads, initializers, layers, positions, stack
+from t5x_like.models import (
+    attention,
+    attention_bias,
+    attention_kernels,
+    blocks,
+    decoder,
+    encoder_decoder,
+    entry,
+    heads,
+    initializers,
+    layer_loops,
+    layers,
+    positions,
+    rotary,
+)
 from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.optimizers import clipping, param_groups, schedules
 from t5x_like.partitioning import axis_rules, mesh
@@ -29,17 +43,26 @@ CONFIGURABLES: dict[str, Callable] = {
     "LayerNorm": layers.LayerNorm,
     "Mlp": layers.Mlp,
     "GatedMlp": layers.GatedMlp,
-    "Rotary": positions.Rotary,
+    "Embedding": layers.Embedding,
+    "Entry": entry.Entry,
+    "Block": blocks.Block,
+    "ParallelBlock": blocks.ParallelBlock,
+    "PreNorm": blocks.PreNorm,
+    "PostNorm": blocks.PostNorm,
+    "SandwichNorm": blocks.SandwichNorm,
+    "NoNorm": blocks.NoNorm,
+    "xla": attention_kernels.xla,
+    "Rotary": rotary.Rotary,
     "LearnedPositions": positions.LearnedPositions,
-    "RelativeBuckets": positions.RelativeBuckets,
+    "RelativeBuckets": attention_bias.RelativeBuckets,
     "UntiedHead": heads.UntiedHead,
     "TiedHead": heads.TiedHead,
     "ScaledTiedHead": heads.ScaledTiedHead,
     "normal_init": initializers.normal_init,
     "gpt2_init": initializers.gpt2_init,
     "t5_init": initializers.t5_init,
-    "save_everything": stack.save_everything,
-    "save_nothing": stack.save_nothing,
+    "save_everything": layer_loops.save_everything,
+    "save_nothing": layer_loops.save_nothing,
     # optimizers and schedules
     "adamw": optax.adamw,
     "adafactor": optax.adafactor,

@@ -20,7 +20,7 @@ class Term(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CrossEntropy:
-    """Next-token cross-entropy of a model, as T5X counts it.
+    """Next-token cross-entropy of a model, as T5X counts it, and the terms of the model's own layers.
 
     z_loss          adds z_loss * log(Z)^2 per token (T5X: 1e-4; PaLM, arXiv:2204.02311, section 5)
     label_smoothing probability spread evenly over the wrong tokens
@@ -36,16 +36,16 @@ class CrossEntropy:
             raise ValueError(f"label_smoothing {self.label_smoothing} is not in [0, 1); 0 turns it off")
 
     def __call__(self, model, batch: Features, dropout_key: jax.Array | None) -> dict[str, Term]:
-        logits_BLV = model.logits(model.hidden(batch, dropout_key=dropout_key))
+        x_BLD, terms = model.hidden(batch, dropout_key=dropout_key)
         loss_BL = token_cross_entropy(
-            logits_BLV, batch.targets, z_loss=self.z_loss, label_smoothing=self.label_smoothing
+            model.logits(x_BLD), batch.targets, z_loss=self.z_loss, label_smoothing=self.label_smoothing
         )
-        return {"loss": weighted(loss_BL, batch.loss_weights)}
+        return {"loss": weighted(loss_BL, batch.loss_weights), **terms}
 
 
 def token_metrics(model, batch: Features) -> dict[str, Term]:
     """What is reported of held-out text: "loss" in nats per target without z-loss or smoothing, and "accuracy"."""
-    logits_BLV = model.logits(model.hidden(batch))
+    logits_BLV = model.logits(model.hidden(batch).x_BLD)
     right_BL = (jnp.argmax(logits_BLV, axis=-1) == batch.targets).astype(jnp.float32)
     return {
         "loss": weighted(token_cross_entropy(logits_BLV, batch.targets), batch.loss_weights),

@@ -1,6 +1,8 @@
 """What every model must do. A new model is a new row of MODELS."""
 
 import functools
+import re
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +12,38 @@ from flax import nnx
 
 from t5x_like.features import Features
 from t5x_like.losses import CrossEntropy, token_metrics
+from t5x_like.models import rotary
 from t5x_like.models.attention import Attention
+from t5x_like.models.blocks import Block, ParallelBlock, PostNorm, SandwichNorm
 from t5x_like.models.decoder import Decoder
 from t5x_like.models.encoder_decoder import EncoderDecoder
+from t5x_like.models.entry import Entry
 from t5x_like.models.heads import TiedHead
 from t5x_like.models.initializers import gpt2_init
-from t5x_like.models.layers import LayerNorm, Mlp
+from t5x_like.models.layer_loops import save_nothing
+from t5x_like.models.layers import LayerNorm, Mlp, RMSNorm
 from t5x_like.models.parameters import merge, split
 from t5x_like.models.positions import LearnedPositions
-from t5x_like.models.stack import save_nothing
 
 V, L = 61, 12
 TINY = {"vocab_size": V, "d_model": 32, "num_heads": 4, "d_ff": 48}
+
+gpt_layer = functools.partial(
+    Block,
+    norm=LayerNorm,
+    attention=functools.partial(Attention, qkv_bias=True, out_bias=True),
+    mlp=functools.partial(Mlp, activation="gelu_tanh", use_bias=True),
+)
+local, everywhere = (
+    functools.partial(
+        Block,
+        residual=SandwichNorm,
+        attention=functools.partial(
+            Attention, rotary=functools.partial(rotary.Rotary, wavelength=w), window=n, qk_norm=RMSNorm, softcap=20.0
+        ),
+    )
+    for w, n in ((100.0, 8), (10_000.0, None))
+)
 
 MODELS = {
     "t5": functools.partial(EncoderDecoder, **TINY, num_encoder_layers=2, num_decoder_layers=2, head_dim=6),
@@ -30,12 +52,26 @@ MODELS = {
         Decoder,
         **TINY,
         num_layers=2,
-        norm=LayerNorm,
-        attention=functools.partial(Attention, use_bias=True),
-        mlp=functools.partial(Mlp, activation="gelu_tanh", use_bias=True),
-        positions=functools.partial(LearnedPositions, max_length=32),
+        entry=functools.partial(Entry, positions=functools.partial(LearnedPositions, max_length=32)),
+        layers=gpt_layer,
+        final_norm=LayerNorm,
         head=TiedHead,
         init=gpt2_init,
+    ),
+    "gemma": functools.partial(
+        Decoder, **TINY, num_layers=5, layers=[local, everywhere], num_kv_heads=1, head=TiedHead
+    ),
+    "neox": functools.partial(
+        Decoder,
+        **TINY,
+        num_layers=3,
+        first_layers=[functools.partial(gpt_layer, residual=PostNorm)],
+        layers=functools.partial(
+            ParallelBlock,
+            norm=LayerNorm,
+            attention=functools.partial(Attention, rotary=functools.partial(rotary.Rotary, share=0.5), has_sinks=True),
+        ),
+        final_norm=LayerNorm,
     ),
 }
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -46,15 +82,14 @@ def make(name, **options):
     model = MODELS[name](rngs=nnx.Rngs(params=jax.random.key(0)), **options)
     graphdef, params, _ = split(model)
     # Biases and scales start at 0 and 1, where mistakes hide; larger weights make every path matter.
-    keys = jax.random.split(jax.random.key(1), len(params))
-    params = {n: p + 0.1 * noise_of(key, p, n) for key, (n, p) in zip(keys, params.items(), strict=True)}
-    return graphdef, params
+    return graphdef, {name: value + noise_like(value, name) for name, value in params.items()}
 
 
-def noise_of(key, param, name):
-    if "/layers/" not in name or any(part.isdigit() for part in name.split("/")):
-        return jax.random.normal(key, param.shape)
-    return jnp.stack([jax.random.normal(key, param.shape[1:])] * param.shape[0])
+def noise_like(value, name):
+    """The same for every layer, however the layers are held."""
+    kind = re.sub("layers/((first|cycle|rest)/)?[0-9]+/", "layers/", name)
+    shape = (1, *value.shape[1:]) if "/cycle/" in name else value.shape
+    return 0.1 * jax.random.normal(jax.random.key(zlib.crc32(kind.encode())), shape)
 
 
 @functools.cache
@@ -137,7 +172,7 @@ def test_the_encoder_sees_both_ways_and_every_decoder_place_sees_the_encoder():
     y = x._replace(encoder=x.encoder._replace(tokens=x.encoder.tokens.at[:, -1].add(1)))
     assert changed(jitted("t5")(x), jitted("t5")(y)).all()
     graphdef, params = make("t5")
-    encode = jax.jit(lambda side: merge(graphdef, params).encode(side))
+    encode = jax.jit(lambda side: merge(graphdef, params).encode(side).x_BLD)
     assert changed(encode(x.encoder), encode(y.encoder)).all()
 
 
@@ -159,20 +194,21 @@ def test_what_stands_in_the_padding_does_not_matter(name):
 
 @every_model
 def test_scanned_layers_start_and_compute_as_unrolled_ones(name):
-    scanned = split(MODELS[name](rngs=nnx.Rngs(params=jax.random.key(0)), scan_layers=True))
-    unrolled = split(MODELS[name](rngs=nnx.Rngs(params=jax.random.key(0)), scan_layers=False))
-    stacked = {}
-    for path, value in unrolled.params.items():
-        before, _, after = path.partition("/layers/")
-        if not after:
-            stacked[path] = value
-            continue
-        rest = after.partition("/")[2]
-        stacked.setdefault(f"{before}/layers/{rest}", []).append(value)
-    stacked = {path: jnp.stack(value) if isinstance(value, list) else value for path, value in stacked.items()}
-    assert stacked.keys() == scanned.params.keys()
-    for path, value in stacked.items():
-        np.testing.assert_array_equal(value, scanned.params[path], err_msg=path)
+    models = [MODELS[name](rngs=nnx.Rngs(params=jax.random.key(0)), layer_loop=way) for way in ("scanned", "unrolled")]
+    scanned, unrolled = map(split, models)
+    seen = set()
+    for stack in {"stack", "encoder", "decoder"} & set(vars(models[0])):
+        places = [getattr(model, stack).locations() for model in models]
+        for here, there in zip(*places, strict=True):
+            for path in [path for path in scanned.params if path.startswith(f"{stack}/{here.prefix}/")]:
+                value = scanned.params[path] if here.row is None else scanned.params[path][here.row]
+                other = path.replace(here.prefix, there.prefix)
+                np.testing.assert_array_equal(value, unrolled.params[other], err_msg=path)
+                seen.add(other)
+    outside = [path for path in unrolled.params if "/layers/" not in path]
+    assert seen | set(outside) == set(unrolled.params)
+    for path in outside:
+        np.testing.assert_array_equal(scanned.params[path], unrolled.params[path], err_msg=path)
 
     def logits(graphdef, params):
         return jax.jit(lambda params, x: merge(graphdef, params)(x))(params, batch(name))
@@ -181,15 +217,15 @@ def test_scanned_layers_start_and_compute_as_unrolled_ones(name):
 
 
 @every_model
-@pytest.mark.parametrize("scan_layers", [False, True])
+@pytest.mark.parametrize("layer_loop", ["unrolled", "scanned"])
 @pytest.mark.parametrize("prompt", ["causal", "prefix"])
-def test_decoding_through_the_cache_gives_the_logits_of_the_whole_row(name, scan_layers, prompt):
-    graphdef, params = make(name, scan_layers=scan_layers)
+def test_decoding_through_the_cache_gives_the_logits_of_the_whole_row(name, layer_loop, prompt):
+    graphdef, params = make(name, layer_loop=layer_loop)
     x, lengths = batch(name), jnp.array([3, 5])  # ragged: the first prompt is padded by two
     place = jnp.tile(jnp.arange(L), (2, 1))
     if prompt == "prefix":
         x = x._replace(attn_order=jnp.maximum(place - lengths[:, None] + 1, 0))
-    whole = jitted(name, scan_layers=scan_layers)(x)
+    whole = jitted(name, layer_loop=layer_loop)(x)
 
     @jax.jit
     def decode(params, x):
@@ -209,21 +245,21 @@ def test_decoding_through_the_cache_gives_the_logits_of_the_whole_row(name, scan
 
 
 @every_model
-@pytest.mark.parametrize("scan_layers", [False, True])
-def test_without_a_dropout_key_nothing_is_dropped_and_with_one_the_draw_is_its_own(name, scan_layers):
+@pytest.mark.parametrize("layer_loop", ["unrolled", "scanned"])
+def test_without_a_dropout_key_nothing_is_dropped_and_with_one_the_draw_is_its_own(name, layer_loop):
     x, a, b = batch(name), *jax.random.split(jax.random.key(3))
-    noisy = jitted(name, dropout_rate=0.2, scan_layers=scan_layers)
-    np.testing.assert_array_equal(noisy(x), jitted(name, scan_layers=scan_layers)(x))
+    noisy = jitted(name, dropout_rate=0.2, layer_loop=layer_loop)
+    np.testing.assert_array_equal(noisy(x), jitted(name, layer_loop=layer_loop)(x))
     np.testing.assert_array_equal(noisy(x, a), noisy(x, a))
     assert changed(noisy(x, a), noisy(x, b)).all()
     assert changed(noisy(x, a), noisy(x)).all()
 
 
 @every_model
-@pytest.mark.parametrize("scan_layers", [False, True])
-def test_every_parameter_is_float32_and_names_each_of_its_axes(name, scan_layers):
+@pytest.mark.parametrize("layer_loop", ["unrolled", "scanned"])
+def test_every_parameter_is_float32_and_names_each_of_its_axes(name, layer_loop):
     known = {"vocab", "embed", "mlp", "heads", "kv_heads", "head_dim", "layers", "relative_buckets", "positions", None}
-    model = nnx.eval_shape(lambda: MODELS[name](rngs=nnx.Rngs(params=0), scan_layers=scan_layers, dtype="bfloat16"))
+    model = nnx.eval_shape(lambda: MODELS[name](rngs=nnx.Rngs(params=0), layer_loop=layer_loop, dtype="bfloat16"))
     _, shapes, axes = split(model)
     assert shapes.keys() == axes.keys()
     for path, shape in shapes.items():
@@ -249,7 +285,7 @@ def test_every_parameter_gets_a_finite_gradient_that_is_not_zero(name):
 @every_model
 def test_rematerialisation_changes_no_gradient(name):
     def gradient(**options):
-        graphdef, params = make(name, scan_layers=True, dropout_rate=0.1, **options)
+        graphdef, params = make(name, layer_loop="scanned", dropout_rate=0.1, **options)
 
         def loss(params):
             return CrossEntropy()(merge(graphdef, params), batch(name), jax.random.key(0))["loss"].sum

@@ -57,7 +57,7 @@ class TextModel:
         @jax.jit
         def run(params, rows):
             model = merge(self.graphdef, params)
-            loss_BL = losses.token_cross_entropy(model.logits(model.hidden(rows)), rows.targets)
+            loss_BL = losses.token_cross_entropy(model.logits(model.hidden(rows).x_BLD), rows.targets)
             return -(loss_BL * rows.loss_weights).sum(axis=1), rows.loss_weights.sum(axis=1)
 
         for batch in batches(pairs, self.batch_size):
@@ -83,7 +83,9 @@ class TextModel:
 
     @functools.cached_property
     def _hidden_at(self):
-        return functools.partial(jax.jit(lambda params, row: merge(self.graphdef, params).hidden(row)), self.params)
+        return functools.partial(
+            jax.jit(lambda params, row: merge(self.graphdef, params).hidden(row).x_BLD), self.params
+        )
 
 
 def batches(items: Iterable, size: int) -> Iterator[list]:

@@ -1,21 +1,29 @@
-"""Attention with grouped heads: keys and values are made once, read by queries through a mask."""
+"""Attention with grouped heads: keys and values are made once, read by queries through a kernel."""
+
+from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
+from t5x_like.models import attention_kernels
+from t5x_like.models.attention_kernels import Scores, Visible
 from t5x_like.models.initializers import Initializers
 from t5x_like.models.kv_cache import KeysValues
-from t5x_like.models.layers import Shard, Sizes, add_bias, dropout, parameter, project, unsharded, zeros
-from t5x_like.models.positions import Rotation, rotate
-
-MASKED = -1e30  # finite, so that a row that may see nothing (padding) gives an average and not NaN
+from t5x_like.models.layers import Shard, Sizes, add_bias, parameter, project, unsharded, zeros
+from t5x_like.models.rotary import rotate
 
 
 class Attention(nnx.Module):
     """Multi-head (G = N), grouped-query (G < N, arXiv:2305.13245) and multi-query (G = 1) attention.
 
-    Logits are multiplied by H ** head_dim_power: -0.5 is the Transformer's, 0 is T5's (its query init takes that over).
+    logit_scale   multiplies q k; None is H ** -0.5. T5 has 1: the initial values of its query take the scale over
+    qkv_bias      query, key and value have one (Qwen2); out_bias: so has the output (both: GPT-2, BERT)
+    qk_norm       norm of every query and key over its H dims, before it is turned (Qwen3, Gemma 3)
+    rotary        turns queries and keys of self-attention by their positions (LLaMA)
+    bias          a part of its own that adds to the logits of self-attention by distance (umT5)
+    softcap, window, num_global   as in `Scores`
+    has_sinks     a learned sink per head, as in `Scores`
+    kernel        what computes the softmax
     """
 
     def __init__(
@@ -24,29 +32,46 @@ class Attention(nnx.Module):
         *,
         init: Initializers,
         rngs: nnx.Rngs,
-        head_dim_power: float = -0.5,
-        use_bias: bool = False,
+        bidirectional: bool = False,
+        logit_scale: float | None = None,
+        qkv_bias: bool = False,
+        out_bias: bool = False,
+        qk_norm: Callable | None = None,
+        rotary: Callable | None = None,
+        bias: Callable | None = None,
+        softcap: float | None = None,
+        window: int | None = None,
+        num_global: int = 0,
+        has_sinks: bool = False,
+        kernel: Callable = attention_kernels.xla,
         dropout_rate: float = 0.0,
         shard: Shard = unsharded,
     ):
         D, N, G, H = sizes.d_model, sizes.num_heads, sizes.num_kv_heads, sizes.head_dim
-        self.dtype, self.dropout_rate, self.shard = sizes.dtype, dropout_rate, shard
-        self.logit_scale = H**head_dim_power
+        self.dtype, self.dropout_rate, self.shard, self.kernel = sizes.dtype, dropout_rate, shard, kernel
+        self.logit_scale = H**-0.5 if logit_scale is None else logit_scale
+        self.scores = Scores(softcap=softcap, window=window, num_global=num_global)
         self.query = parameter(rngs, init.query, (D, N, H), ("embed", "heads", "head_dim"), fan_in=D)
         self.key = parameter(rngs, init.key_value, (D, G, H), ("embed", "kv_heads", "head_dim"), fan_in=D)
         self.value = parameter(rngs, init.key_value, (D, G, H), ("embed", "kv_heads", "head_dim"), fan_in=D)
         self.out = parameter(rngs, init.attention_out, (N, H, D), ("heads", "head_dim", "embed"), fan_in=N * H)
-        self.query_bias = zeros((N, H), ("heads", "head_dim")) if use_bias else None
-        self.key_bias = zeros((G, H), ("kv_heads", "head_dim")) if use_bias else None
-        self.value_bias = zeros((G, H), ("kv_heads", "head_dim")) if use_bias else None
-        self.out_bias = zeros((D,), ("embed",)) if use_bias else None
+        self.query_bias = zeros((N, H), ("heads", "head_dim")) if qkv_bias else None
+        self.key_bias = zeros((G, H), ("kv_heads", "head_dim")) if qkv_bias else None
+        self.value_bias = zeros((G, H), ("kv_heads", "head_dim")) if qkv_bias else None
+        self.out_bias = zeros((D,), ("embed",)) if out_bias else None
+        self.query_norm = qk_norm and qk_norm(H, axis="head_dim")
+        self.key_norm = qk_norm and qk_norm(H, axis="head_dim")
+        self.rotary = rotary and rotary(H)
+        self.bias = bias and bias(sizes, bidirectional=bidirectional, rngs=rngs)
+        self.sinks = zeros((N,), ("heads",)) if has_sinks else None
 
-    def keys_values(self, x_BMD: jax.Array, rotation: Rotation | None) -> KeysValues:
-        """What others may read of `x`: its own tokens in self-attention, the encoder's in cross attention."""
+    def keys_values(self, x_BMD: jax.Array, positions_BMP: jax.Array | None) -> KeysValues:
+        """What others may read of `x`: its own tokens in self-attention; the encoder's, without positions, in cross."""
         k_BMGH = add_bias(project(x_BMD, self.key[...], dtype=self.dtype), self.key_bias)
         v_BMGH = add_bias(project(x_BMD, self.value[...], dtype=self.dtype), self.value_bias)
+        k_BMGH = self.turn(k_BMGH, self.key_norm, positions_BMP)
         return KeysValues(
-            self.shard(rotate(k_BMGH, rotation), "batch", "length", "heads_activation", None),
+            self.shard(k_BMGH, "batch", "length", "heads_activation", None),
             self.shard(v_BMGH, "batch", "length", "heads_activation", None),
         )
 
@@ -54,44 +79,29 @@ class Attention(nnx.Module):
         self,
         x_BLD: jax.Array,
         seen: KeysValues,
+        visible: Visible,
         *,
-        mask_BLM: jax.Array,
+        positions_BLP: jax.Array | None = None,
         bias_BNLM: jax.Array | None = None,
-        rotation: Rotation | None = None,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
+        """What the tokens of `x` read of `seen`; cross attention has neither positions nor bias."""
         q_BLNH = add_bias(project(x_BLD, self.query[...], dtype=self.dtype), self.query_bias)
-        q_BLNH = self.shard(rotate(q_BLNH, rotation), "batch", "length", "heads_activation", None)
-        y_BLNH = attend(
+        q_BLNH = self.turn(q_BLNH, self.query_norm, positions_BLP)
+        q_BLNH = self.shard(q_BLNH, "batch", "length", "heads_activation", None)
+        y_BLNH = self.kernel(
             q_BLNH * self.logit_scale,
             seen,
-            mask_BLM=mask_BLM,
-            bias_BNLM=bias_BNLM,
+            visible,
+            self.scores._replace(bias_BNLM=bias_BNLM, sinks_N=None if self.sinks is None else self.sinks[...]),
             dropout_key=dropout_key,
             dropout_rate=self.dropout_rate,
         )
         y_BLNH = self.shard(y_BLNH, "batch", "length", "heads_activation", None)
         return add_bias(project(y_BLNH, self.out[...], dtype=self.dtype, num_contracted=2), self.out_bias)
 
-
-def attend(
-    q_BLNH: jax.Array,
-    seen: KeysValues,
-    *,
-    mask_BLM: jax.Array,
-    bias_BNLM: jax.Array | None,
-    dropout_key: jax.Array | None,
-    dropout_rate: float,
-) -> jax.Array:
-    """softmax(q k + bias, where the mask allows) v, with logits and softmax in float32. Kernels will stand here."""
-    B, L, N, H = q_BLNH.shape
-    M, G = seen.keys_BMGH.shape[1:3]
-    q_BLGKH = q_BLNH.reshape(B, L, G, N // G, H)  # K queries read one key head
-    logits = jnp.einsum("BLGKH,BMGH->BGKLM", q_BLGKH, seen.keys_BMGH, preferred_element_type=jnp.float32)
-    logits_BNLM = logits.reshape(B, N, L, M)
-    if bias_BNLM is not None:
-        logits_BNLM = logits_BNLM + jnp.broadcast_to(bias_BNLM, logits_BNLM.shape)
-    weights_BNLM = jax.nn.softmax(jnp.where(mask_BLM[:, None], logits_BNLM, MASKED)).astype(q_BLNH.dtype)
-    weights_BNLM = dropout(weights_BNLM, dropout_key, rate=dropout_rate, shared_dim=2)
-    weights_BGKLM = weights_BNLM.reshape(B, G, N // G, L, M)
-    return jnp.einsum("BGKLM,BMGH->BLGKH", weights_BGKLM, seen.values_BMGH).reshape(B, L, N, H)
+    def turn(self, x_BLNH: jax.Array, norm: nnx.Module | None, positions_BLP: jax.Array | None) -> jax.Array:
+        x_BLNH = x_BLNH if norm is None else norm(x_BLNH)
+        if self.rotary is None or positions_BLP is None:
+            return x_BLNH
+        return rotate(x_BLNH, self.rotary(positions_BLP))

@@ -1,25 +1,36 @@
 """A decoder-only Transformer. Its parts make the family: the defaults are LLaMA's.
 
-GPT-2 is norm=LayerNorm, positions=LearnedPositions, mlp=Mlp, head=TiedHead, init=gpt2_init, with biases in its parts.
+GPT-2 is entry=Entry with LearnedPositions, layers=Block with LayerNorm and Mlp, all with biases, head=TiedHead.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 from flax import nnx
 
 from t5x_like.features import Features
 from t5x_like.models.attention import Attention
+from t5x_like.models.blocks import Block
+from t5x_like.models.entry import Entry
 from t5x_like.models.heads import UntiedHead
 from t5x_like.models.initializers import Initializers, normal_init
 from t5x_like.models.kv_cache import Cache
-from t5x_like.models.layers import Embedding, GatedMlp, RMSNorm, Shard, sizes_of, unsharded
-from t5x_like.models.positions import Rotary
-from t5x_like.models.stack import Parts, Stack, save_everything
+from t5x_like.models.layer_loops import save_everything
+from t5x_like.models.layers import Embedding, RMSNorm, Shard, sizes_of, unsharded
+from t5x_like.models.rotary import Rotary
+from t5x_like.models.stack import Hidden, Stack
+
+llama_layer = functools.partial(Block, attention=functools.partial(Attention, rotary=Rotary))
 
 
 class Decoder(nnx.Module):
-    """Tokens to logits through one stack; who sees whom is `features.attn_order`."""
+    """Tokens to logits through one stack; who sees whom is `features.attn_order`.
+
+    layers        the kind of every layer, or the kinds of a cycle of layers; `first_layers` stand before them
+    layer_loop    unrolled, scanned (compiles once for all layers) or shared
+    entry, bias   what is added to embeddings, and to attention logits, by position
+    """
 
     def __init__(
         self,
@@ -32,15 +43,17 @@ class Decoder(nnx.Module):
         rngs: nnx.Rngs,
         num_kv_heads: int | None = None,
         head_dim: int | None = None,
-        norm: Callable = RMSNorm,
-        attention: Callable = Attention,
-        mlp: Callable = GatedMlp,
-        positions: Callable = Rotary,
+        embedding: Callable = Embedding,
+        entry: Callable = Entry,
+        bias: Callable | None = None,
+        layers: Callable | Sequence[Callable] = llama_layer,
+        first_layers: Sequence[Callable] = (),
+        final_norm: Callable | None = RMSNorm,
         head: Callable = UntiedHead,
         init: Callable[..., Initializers] = normal_init,
         dropout_rate: float = 0.0,
         dtype: str = "float32",
-        scan_layers: bool = False,
+        layer_loop: str = "unrolled",
         remat: Callable[[Callable], Callable] = save_everything,
         shard: Shard = unsharded,
     ):
@@ -49,13 +62,18 @@ class Decoder(nnx.Module):
         )
         values = init(num_layers=num_layers, head_dim=sizes.head_dim)
         self.vocab_size, self.shard = vocab_size, shard
-        self.embedding = Embedding(sizes, vocab_size=vocab_size, init=values, rngs=rngs)
+        self.embedding = embedding(sizes, vocab_size=vocab_size, init=values, rngs=rngs)
         self.stack = Stack(
             sizes,
-            Parts(norm=norm, attention=attention, mlp=mlp, positions=positions),
+            first_layers=first_layers,
+            layers=layers,
             num_layers=num_layers,
+            layer_loop=layer_loop,
+            entry=entry,
+            bias=bias,
+            final_norm=final_norm,
             bidirectional=False,
-            scan_layers=scan_layers,
+            reads_encoder=False,
             remat=remat,
             init=values,
             dropout_rate=dropout_rate,
@@ -65,8 +83,8 @@ class Decoder(nnx.Module):
         )
         self.head = head(sizes, vocab_size=vocab_size, init=values, rngs=rngs)
 
-    def hidden(self, features: Features, *, dropout_key: jax.Array | None = None) -> jax.Array:
-        """The last layer's normed output [B, L, D]; no key means no dropout."""
+    def hidden(self, features: Features, *, dropout_key: jax.Array | None = None) -> Hidden:
+        """The last layer's normed output [B, L, D] and the layers' terms; no key means no dropout."""
         return self.stack(self.embedding(features.tokens), features, dropout_key=dropout_key)
 
     def logits(self, x_BLD: jax.Array) -> jax.Array:
@@ -75,7 +93,7 @@ class Decoder(nnx.Module):
         return self.shard(logits_BLV, "batch", "length", "vocab_activation")
 
     def __call__(self, features: Features, *, dropout_key: jax.Array | None = None) -> jax.Array:
-        return self.logits(self.hidden(features, dropout_key=dropout_key))
+        return self.logits(self.hidden(features, dropout_key=dropout_key).x_BLD)
 
     def init_cache(self, batch_size: int, max_length: int) -> Cache:
         """An empty cache for prompts and what is decoded after them, `max_length` tokens a row together."""

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from t5x_like.losses import Term
 from t5x_like.models.initializers import Initializer, Initializers
 
 # shard(x, *logical_axes) -> x marks where an activation lives; one name or None per dimension.
@@ -87,41 +88,47 @@ def dropout(x: jax.Array, key: jax.Array | None, *, rate: float, shared_dim: int
     return x * (kept / (1.0 - rate)).astype(x.dtype)
 
 
+# A norm is made as `Norm(size)` and works on the last dimension.
+
+
 class RMSNorm(nnx.Module):
     """x / rms(x) * scale (arXiv:1910.07467), in float32. Epsilon: T5 1e-6, LLaMA 1e-5."""
 
-    def __init__(self, sizes: Sizes, *, epsilon: float = 1e-6):
+    def __init__(self, size: int, *, axis: str = "embed", epsilon: float = 1e-6):
         self.epsilon = epsilon
-        self.scale = nnx.Param(jnp.ones(sizes.d_model, jnp.float32), axes=("embed",))
+        self.scale = nnx.Param(jnp.ones(size, jnp.float32), axes=(axis,))
 
-    def __call__(self, x_BLD: jax.Array) -> jax.Array:
-        x32_BLD = x_BLD.astype(jnp.float32)
-        inverse_BL1 = jax.lax.rsqrt(jnp.mean(x32_BLD**2, axis=-1, keepdims=True) + self.epsilon)
-        return (x32_BLD * inverse_BL1 * self.scale[...][None, None]).astype(x_BLD.dtype)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x32 = x.astype(jnp.float32)
+        inverse = jax.lax.rsqrt(jnp.mean(x32**2, axis=-1, keepdims=True) + self.epsilon)
+        return (x32 * inverse * along_last(self.scale, x.ndim)).astype(x.dtype)
 
 
 class LayerNorm(nnx.Module):
     """Zero mean, unit variance, then scale and (`use_bias`) bias, in float32 (arXiv:1607.06450)."""
 
-    def __init__(self, sizes: Sizes, *, epsilon: float = 1e-5, use_bias: bool = True):
+    def __init__(self, size: int, *, axis: str = "embed", epsilon: float = 1e-5, use_bias: bool = True):
         self.epsilon = epsilon
-        self.scale = nnx.Param(jnp.ones(sizes.d_model, jnp.float32), axes=("embed",))
-        self.bias = zeros((sizes.d_model,), ("embed",)) if use_bias else None
+        self.scale = nnx.Param(jnp.ones(size, jnp.float32), axes=(axis,))
+        self.bias = zeros((size,), (axis,)) if use_bias else None
 
-    def __call__(self, x_BLD: jax.Array) -> jax.Array:
-        x32_BLD = x_BLD.astype(jnp.float32)
-        x32_BLD = x32_BLD - jnp.mean(x32_BLD, axis=-1, keepdims=True)
-        inverse_BL1 = jax.lax.rsqrt(jnp.mean(x32_BLD**2, axis=-1, keepdims=True) + self.epsilon)
-        y_BLD = x32_BLD * inverse_BL1 * self.scale[...][None, None]
-        return add_bias(y_BLD, self.bias).astype(x_BLD.dtype)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x32 = x.astype(jnp.float32)
+        x32 = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+        inverse = jax.lax.rsqrt(jnp.mean(x32**2, axis=-1, keepdims=True) + self.epsilon)
+        y = x32 * inverse * along_last(self.scale, x.ndim)
+        return add_bias(y, self.bias).astype(x.dtype)
+
+
+def along_last(param: nnx.Param, num_dims: int) -> jax.Array:
+    """The values of a parameter, shaped to meet the last dims of an array of `num_dims`."""
+    value = param[...]
+    return value.reshape((1,) * (num_dims - value.ndim) + value.shape)
 
 
 def add_bias(x: jax.Array, bias: nnx.Param | None) -> jax.Array:
     """x + bias over the last dims, in x's type; x where the part has no bias."""
-    if bias is None:
-        return x
-    value = bias[...]
-    return x + value.reshape((1,) * (x.ndim - value.ndim) + value.shape).astype(x.dtype)
+    return x if bias is None else x + along_last(bias, x.ndim).astype(x.dtype)
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -135,6 +142,10 @@ def gelu_tanh(x: jax.Array) -> jax.Array:
 
 
 ACTIVATIONS = {"relu": jax.nn.relu, "silu": jax.nn.silu, "gelu": gelu, "gelu_tanh": gelu_tanh}
+
+
+# An MLP is called as `mlp(x_BLD, is_real_BL, dropout_key=)` and gives its output and the terms it adds to the loss: of
+# these two none; they do not look at which tokens are padding either. A mixture of experts does both.
 
 
 def activation_named(name: str) -> Callable[[jax.Array], jax.Array]:
@@ -166,11 +177,13 @@ class Mlp(nnx.Module):
         self.up_bias = zeros((F,), ("mlp",)) if use_bias else None
         self.down_bias = zeros((D,), ("embed",)) if use_bias else None
 
-    def __call__(self, x_BLD: jax.Array, *, dropout_key: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x_BLD: jax.Array, is_real_BL: jax.Array, *, dropout_key: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, Term]]:
         up_BLF = add_bias(project(x_BLD, self.up[...], dtype=self.dtype), self.up_bias)
         y_BLF = dropout(self.activation(up_BLF), dropout_key, rate=self.dropout_rate)
         y_BLF = self.shard(y_BLF, "batch", "length", "mlp_activation")
-        return add_bias(project(y_BLF, self.down[...], dtype=self.dtype), self.down_bias)
+        return add_bias(project(y_BLF, self.down[...], dtype=self.dtype), self.down_bias), {}
 
 
 class GatedMlp(nnx.Module):
@@ -193,21 +206,27 @@ class GatedMlp(nnx.Module):
         self.up = parameter(rngs, init.mlp_in, (D, F), ("embed", "mlp"), fan_in=D)
         self.down = parameter(rngs, init.mlp_out, (F, D), ("mlp", "embed"), fan_in=F)
 
-    def __call__(self, x_BLD: jax.Array, *, dropout_key: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x_BLD: jax.Array, is_real_BL: jax.Array, *, dropout_key: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, Term]]:
         gate_BLF = self.activation(project(x_BLD, self.gate[...], dtype=self.dtype))
         y_BLF = gate_BLF * project(x_BLD, self.up[...], dtype=self.dtype)
         y_BLF = dropout(y_BLF, dropout_key, rate=self.dropout_rate)
         y_BLF = self.shard(y_BLF, "batch", "length", "mlp_activation")
-        return project(y_BLF, self.down[...], dtype=self.dtype)
+        return project(y_BLF, self.down[...], dtype=self.dtype), {}
 
 
 class Embedding(nnx.Module):
-    """Token ids to vectors. An id outside the vocabulary gives NaN, which stops the run, rather than a wrong row."""
+    """Token ids to vectors, times D ** scale_power (Gemma: 0.5).
 
-    def __init__(self, sizes: Sizes, *, vocab_size: int, init: Initializers, rngs: nnx.Rngs):
-        self.dtype = sizes.dtype
+    An id outside the vocabulary gives NaN, which stops the run, rather than a wrong row.
+    """
+
+    def __init__(self, sizes: Sizes, *, vocab_size: int, init: Initializers, rngs: nnx.Rngs, scale_power: float = 0.0):
+        self.dtype, self.scale = sizes.dtype, sizes.d_model**scale_power
         shape = (vocab_size, sizes.d_model)
         self.table = parameter(rngs, init.embedding, shape, ("vocab", "embed"), fan_in=sizes.d_model)
 
     def __call__(self, tokens_BL: jax.Array) -> jax.Array:
-        return jnp.take(self.table[...], tokens_BL, axis=0, mode="fill").astype(self.dtype)
+        x_BLD = jnp.take(self.table[...], tokens_BL, axis=0, mode="fill").astype(self.dtype)
+        return x_BLD * jnp.asarray(self.scale, x_BLD.dtype)

@@ -10,6 +10,7 @@ from t5x_like.decoding.sampling import Sample
 from t5x_like.decoding.texts import TextModel, batches, fill
 from t5x_like.models.decoder import Decoder
 from t5x_like.models.encoder_decoder import EncoderDecoder
+from t5x_like.models.entry import Entry
 from t5x_like.models.parameters import split
 from t5x_like.models.positions import LearnedPositions
 from t5x_like.vocabularies import load
@@ -48,8 +49,8 @@ def test_drawn_texts_depend_on_the_seed_and_the_number_of_the_text_alone(name):
 
 
 def test_rows_beyond_the_learned_positions_are_refused():
-    positions = functools.partial(LearnedPositions, max_length=8)
-    model = text_model("InText", functools.partial(MODELS["InText"], positions=positions))
+    entry = functools.partial(Entry, positions=functools.partial(LearnedPositions, max_length=8))
+    model = text_model("InText", functools.partial(MODELS["InText"], entry=entry))
     assert len(list(model.score([("abc", "defg")]))) == 1  # start and 7 bytes: 8 places
     with pytest.raises(ValueError, match="no position for token 9"):
         list(model.score([("abcd", "defg")]))

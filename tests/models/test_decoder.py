@@ -6,8 +6,10 @@ import pytest
 from flax import nnx
 
 from t5x_like.features import Features
+from t5x_like.models.blocks import Block
 from t5x_like.models.decoder import Decoder
 from t5x_like.models.encoder_decoder import EncoderDecoder
+from t5x_like.models.entry import Entry
 from t5x_like.models.heads import TiedHead
 from t5x_like.models.initializers import gpt2_init
 from t5x_like.models.layers import LayerNorm, Mlp
@@ -23,9 +25,9 @@ def num_parameters(model, **sizes):
 def test_nanogpt_s_cpu_recipe_has_804096_parameters():
     nanogpt = functools.partial(
         Decoder,
-        norm=functools.partial(LayerNorm, use_bias=False),
-        mlp=Mlp,
-        positions=functools.partial(LearnedPositions, max_length=64),
+        entry=functools.partial(Entry, positions=functools.partial(LearnedPositions, max_length=64)),
+        layers=functools.partial(Block, norm=functools.partial(LayerNorm, use_bias=False), mlp=Mlp),
+        final_norm=functools.partial(LayerNorm, use_bias=False),
         head=TiedHead,
         init=gpt2_init,
     )

@@ -1,0 +1,41 @@
+"""Rotary positions (arXiv:2104.09864): queries and keys are turned by their positions, pair by pair."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+# sin and cos, each float32 [B, L, 1, R/2], where R of a head's dims are turned
+Rotation = tuple[jax.Array, jax.Array]
+
+
+class Rotary(nnx.Module):
+    """The rotation of each place, pairing dimension i with i + R/2 as LLaMA does.
+
+    wavelength   of the slowest pair, in positions, before 2 pi
+    share        of a head's dims that are turned, the first ones (GPT-NeoX: 0.25)
+    """
+
+    def __init__(self, head_dim: int, *, wavelength: float = 10_000.0, share: float = 1.0):
+        self.num_turned = int(head_dim * share)
+        if self.num_turned % 2 or not self.num_turned:
+            raise ValueError(
+                f"{self.num_turned} dims of a head of {head_dim} are turned in pairs: make head_dim times share even"
+            )
+        self.wavelength = wavelength
+
+    def __call__(self, positions_BLP: jax.Array) -> Rotation:
+        half = self.num_turned // 2
+        frequency = self.wavelength ** (-np.arange(half, dtype=np.float32) / half)
+        # Not an einsum: on TPU it would round the angle to bfloat16.
+        angle = positions_BLP[:, :, :1, None].astype(jnp.float32) * frequency[None, None, None]
+        return jnp.sin(angle), jnp.cos(angle)
+
+
+def rotate(x_BLNH: jax.Array, rotation: Rotation) -> jax.Array:
+    """Turns each pair (i, i + R/2) by its angle, in float32; dims from R on stay as they are."""
+    sin, cos = rotation
+    num_turned = 2 * sin.shape[-1]
+    a, b = jnp.split(x_BLNH[..., :num_turned].astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BLNH.dtype)
+    return jnp.concatenate([turned, x_BLNH[..., num_turned:]], axis=-1)

@@ -16,6 +16,14 @@ def split_documents(documents: Ragged, length: int) -> Ragged:
     return Ragged(documents.values, piece_lengths(documents.lengths, length))
 
 
+def whole_on_both_sides(lengths: dict[str, int]) -> int:
+    """How many tokens fit a row that holds a text twice, with an EOS each: damaged as inputs, and whole as targets."""
+    room = min(lengths.values()) if "inputs" in lengths else lengths["targets"] // 2
+    if room < 3:
+        raise ValueError(f"lengths {lengths} leave no room for a text on both sides: make them longer")
+    return room - 1
+
+
 def piece_lengths(lengths: np.ndarray, length: int) -> np.ndarray:
     """The lengths of the pieces when sequences of `lengths` are cut every `length`: [5 2], 3 gives [3 2 2]."""
     num_pieces = -(-lengths // length)

@@ -9,12 +9,21 @@ from t5x_like.vocabularies.special_tokens import SpecialTokens
 
 
 class Context(NamedTuple):
-    """lengths: tokens per row, {"inputs": 512, "targets": 114} with an encoder, {"targets": 1024} without (T5X's
-    task_feature_lengths); special: the ids with a role.
+    """What an objective works in.
+
+    lengths      tokens per row, {"inputs": 512, "targets": 114} with an encoder, {"targets": 1024} without (T5X's
+                 task_feature_lengths)
+    special      the ids with a role
+    vocab_size   ids of the vocabulary, special ones included
     """
 
     lengths: dict[str, int]
     special: SpecialTokens
+    vocab_size: int
+
+    def ordinary_ids(self) -> np.ndarray:
+        """The ids that stand for text: all but those with a role, int64."""
+        return np.setdiff1d(np.arange(self.vocab_size), [token for _, token in self.special.roles()])
 
 
 class Examples(NamedTuple):

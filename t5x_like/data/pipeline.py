@@ -59,7 +59,7 @@ class Pipeline:
         return [(task, rates[task.name]) for task, _ in opened]
 
     def context(self, task: prepared.PreparedTask) -> Context:
-        return Context(self.lengths, task.vocabulary.special)
+        return Context(self.lengths, task.vocabulary.special, task.vocabulary.size)
 
     def train_rows(self, objectives: Mapping[str, type], *, stage: int = 0) -> "Rows":
         """The endless, shuffled rows of the training split."""

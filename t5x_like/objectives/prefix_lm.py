@@ -13,7 +13,7 @@ import numpy as np
 
 from t5x_like.data import chunking, masking, ragged
 from t5x_like.data.examples import Context, Examples
-from t5x_like.data.ragged import Documents
+from t5x_like.data.ragged import Documents, Ragged
 from t5x_like.objectives.seqio_preprocessor import SeqioPreprocessor
 
 
@@ -28,6 +28,10 @@ class PrefixLM(SeqioPreprocessor):
     def examples(self, rng: np.random.Generator, documents: Documents, context: Context) -> Examples:
         pieces = chunking.split_documents(documents.features["targets"], self.num_tokens(context.lengths))
         num_prefix = masking.random_prefix(rng, pieces.lengths, density=self.noise_density)
+        return self.examples_of(pieces, num_prefix, context)
+
+    def examples_of(self, pieces: Ragged, num_prefix: np.ndarray, context: Context) -> Examples:
+        """Both sides of pieces that are cut behind `num_prefix` [n] tokens."""
         eos, start = context.special.eos, np.full(len(pieces.lengths), context.special.pad, np.int32)
         inputs = ragged.gather(pieces.values, pieces.starts, num_prefix)
         targets = ragged.gather(pieces.values, pieces.starts + num_prefix, pieces.lengths - num_prefix)

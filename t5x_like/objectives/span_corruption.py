@@ -16,7 +16,7 @@ import numpy as np
 
 from t5x_like.data import chunking, masking, ragged
 from t5x_like.data.examples import Context, Examples
-from t5x_like.data.ragged import Documents
+from t5x_like.data.ragged import Documents, Ragged
 from t5x_like.objectives.seqio_preprocessor import SeqioPreprocessor
 
 
@@ -34,6 +34,10 @@ class SpanCorruption(SeqioPreprocessor):
         mask = masking.random_spans(
             rng, pieces.lengths, density=self.noise_density, mean_span=self.mean_noise_span_length
         )
+        return self.examples_of(pieces, mask, context)
+
+    def examples_of(self, pieces: Ragged, mask: np.ndarray, context: Context) -> Examples:
+        """Both sides of pieces whose noise is given."""
         sentinels = np.array(context.special.sentinels, np.int32)
         inputs = masking.spans_to_sentinels(pieces, mask, sentinels)
         targets = masking.spans_to_sentinels(pieces, ~mask, sentinels)
@@ -51,6 +55,19 @@ class SpanCorruption(SeqioPreprocessor):
 
     def check(self, context: Context) -> None:
         """Raises when a full row could need more sentinels than the vocabulary has, or more targets than a row has."""
+        self.check_sentinels(context)
+        if "inputs" not in context.lengths:
+            return
+        longest = self.num_tokens(context.lengths)
+        alone = _longest_text(self, context.lengths["inputs"], None)
+        if longest < alone - (self.noise_density == 0.5):  # where T5's helper too leaves one token out
+            inputs, targets = self.num_inputs_and_targets(alone)
+            raise ValueError(
+                f"lengths {context.lengths}: {inputs} inputs come from {alone} tokens, whose targets need {targets}; "
+                f"set targets to {targets}"
+            )
+
+    def check_sentinels(self, context: Context) -> None:
         longest = self.num_tokens(context.lengths)
         _, spans = masking.noise_counts(longest, self.noise_density, self.mean_noise_span_length)
         if spans > len(context.special.sentinels):
@@ -58,15 +75,6 @@ class SpanCorruption(SeqioPreprocessor):
                 f"{longest} tokens at noise_density {self.noise_density} and mean_noise_span_length "
                 f"{self.mean_noise_span_length} have {spans} spans, but the vocabulary has "
                 f"{len(context.special.sentinels)} sentinels: add extra ids, use longer spans or shorter rows"
-            )
-        if "inputs" not in context.lengths:
-            return
-        alone = _longest_text(self, context.lengths["inputs"], None)
-        if longest < alone:
-            inputs, targets = self.num_inputs_and_targets(alone)
-            raise ValueError(
-                f"lengths {context.lengths}: {inputs} inputs come from {alone} tokens, whose targets need {targets}; "
-                f"set targets to {targets}"
             )
 
 

@@ -28,7 +28,9 @@ def as_preprocessor(
     name = type(objective).__name__
     if sequence_length is None:
         raise ValueError(f"{name} cuts text to rows: give sequence_length, e.g. {{'inputs': 512, 'targets': 114}}")
-    context = Context(dict(sequence_length), _special_tokens(name, output_features))
+    vocabulary = vocabularies.the_one_vocabulary(name, output_features)
+    special = vocabularies.special_tokens(vocabulary)
+    context = Context(dict(sequence_length), special, vocabularies.vocabulary_spec(vocabulary)[0]["size"])
     objective.check(context)
     fields = [key for key in features_read(objective) if key in dataset.element_spec]
     if missing := sorted(set(features_read(objective)) - set(fields)):
@@ -64,7 +66,3 @@ def as_preprocessor(
 def features_read(objective: Any) -> tuple[str, ...]:
     """The features of a document that an objective needs: text alone, or what is given and what is asked for."""
     return ("inputs", "targets") if type(objective).__name__ == "Supervised" else ("targets",)
-
-
-def _special_tokens(name: str, output_features: Mapping[str, seqio.Feature]):
-    return vocabularies.special_tokens(vocabularies.the_one_vocabulary(name, output_features))

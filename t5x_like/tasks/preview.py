@@ -55,7 +55,7 @@ def read(task: seqio.Task, split: str, *, num_documents: int) -> Preview:
 
 
 def examples(preview: Preview, lengths: dict[str, int], *, seed: int = 0) -> Examples:
-    context = Context(lengths, preview.vocabulary.special)
+    context = Context(lengths, preview.vocabulary.special, preview.vocabulary.size)
     preview.cut.objective.check(context)
     return preview.cut.objective.examples(np.random.default_rng(seed), preview.documents, context)
 

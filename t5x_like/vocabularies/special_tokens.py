@@ -3,7 +3,7 @@
 role                     id of the T5 vocabulary with 100 extra ids
 pad, eos, unk            0, 1, 2
 sentinels                32099, 32098, ..., 32000 (in order of use)
-separator, modes, languages   control pieces of the tokenizer file, see `CONTROL_PIECE`
+separator, mask, modes, languages   control pieces of the tokenizer file, see `CONTROL_PIECE`
 """
 
 import dataclasses
@@ -11,8 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 
 SEPARATOR_PIECE = "<sep>"
+MASK_PIECE = "<mask>"
 # A control piece is never produced from text, so a corpus that contains "<mode:R>" does not switch modes.
-CONTROL_PIECE = re.compile(r"<sep>|<mode:(?P<mode>[^<>\s]+)>|<lang:(?P<lang>[^<>\s]+)>|<extra_id_(?P<sentinel>\d+)>")
+CONTROL_PIECE = re.compile(
+    r"<sep>|<mask>|<mode:(?P<mode>[^<>\s]+)>|<lang:(?P<lang>[^<>\s]+)>|<extra_id_(?P<sentinel>\d+)>"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,18 +27,25 @@ class SpecialTokens:
     unk: int | None = None
     sentinels: tuple[int, ...] = ()
     separator: int | None = None
+    mask: int | None = None
     modes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     languages: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def roles(self) -> list[tuple[str, int]]:
         """Every (role, id) that is set, e.g. ("sentinel 0", 32099)."""
-        single = {"pad": self.pad, "eos": self.eos, "unk": self.unk, "separator": self.separator}
+        single = {name: getattr(self, name) for name in ("pad", "eos", "unk", "separator", "mask")}
         return [
             *((role, token) for role, token in single.items() if token is not None),
             *((f"sentinel {k}", token) for k, token in enumerate(self.sentinels)),
             *((f"mode {name!r}", token) for name, token in self.modes.items()),
             *((f"language {name!r}", token) for name, token in self.languages.items()),
         ]
+
+    def mask_token(self) -> int:
+        """The mask; a vocabulary without one hides text behind its first sentinel."""
+        if self.mask is None and not self.sentinels:
+            raise ValueError("the vocabulary has neither a mask token nor sentinels: add <mask>, or extra ids")
+        return self.sentinels[0] if self.mask is None else self.mask
 
     def check(self, vocab_size: int) -> "SpecialTokens":
         """Itself, or ValueError when two roles share an id or an id lies outside the vocabulary."""
@@ -60,8 +70,9 @@ class SpecialTokens:
 
 
 def from_control_pieces(ids_of_pieces: Mapping[str, int], *, base: SpecialTokens) -> SpecialTokens:
-    """`base` with the separator, modes, languages and, if it has none, sentinels that the tokenizer file defines."""
-    modes, languages, sentinels, separator = {}, {}, {}, base.separator
+    """`base` with what the tokenizer file defines; sentinels only if `base` has none."""
+    modes, languages, sentinels = {}, {}, {}
+    separator, mask = base.separator, base.mask
     for piece, token in ids_of_pieces.items():
         match = CONTROL_PIECE.fullmatch(piece.removeprefix("▁"))
         if match is None:
@@ -72,17 +83,21 @@ def from_control_pieces(ids_of_pieces: Mapping[str, int], *, base: SpecialTokens
             languages[match["lang"]] = token
         elif match["sentinel"]:
             sentinels[int(match["sentinel"])] = token
+        elif match.group() == MASK_PIECE:
+            mask = token
         else:
             separator = token
     in_order = tuple(sentinels[k] for k in sorted(sentinels))
     return dataclasses.replace(
-        base, separator=separator, modes=modes, languages=languages, sentinels=base.sentinels or in_order
+        base, separator=separator, mask=mask, modes=modes, languages=languages, sentinels=base.sentinels or in_order
     )
 
 
 def check_control_pieces(pieces: Sequence[str]) -> None:
     for piece in pieces:
         if not CONTROL_PIECE.fullmatch(piece):
-            raise ValueError(f"control piece {piece!r}: write '<sep>', '<mode:NAME>', '<lang:CODE>' or '<extra_id_N>'")
+            raise ValueError(
+                f"control piece {piece!r}: write '<sep>', '<mask>', '<mode:NAME>', '<lang:CODE>' or '<extra_id_N>'"
+            )
     if len(set(pieces)) != len(pieces):
         raise ValueError(f"control pieces {list(pieces)} name one piece twice")

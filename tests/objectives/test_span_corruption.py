@@ -12,7 +12,7 @@ SPECIAL = SpecialTokens(pad=0, eos=1, unk=2, sentinels=tuple(range(999, 799, -1)
 
 def corrupt(objective, lengths, *documents, seed=0):
     docs = Documents({"targets": ragged.from_list(documents)}, np.ones(len(documents), bool))
-    return objective.examples(np.random.default_rng(seed), docs, Context(lengths, SPECIAL))
+    return objective.examples(np.random.default_rng(seed), docs, Context(lengths, SPECIAL, 1000))
 
 
 def restore(inputs, targets):
@@ -73,7 +73,7 @@ def test_sentinels_descend_and_no_final_one_is_written():
 def test_too_many_spans_for_the_sentinels_is_an_error():
     few = SpecialTokens(pad=0, eos=1, sentinels=tuple(range(99, 89, -1)))
     with pytest.raises(ValueError, match="28 spans, but the vocabulary has 10 sentinels"):
-        SpanCorruption().check(Context({"inputs": 512, "targets": 114}, few))
+        SpanCorruption().check(Context({"inputs": 512, "targets": 114}, few, 1000))
 
 
 @pytest.mark.parametrize("fields", [{"noise_density": 1.5}, {"noise_density": 0.0}, {"mean_noise_span_length": 0.5}])

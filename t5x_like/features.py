@@ -13,8 +13,6 @@ Works on NumPy and on JAX arrays alike, and imports neither.
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 
 class Features(NamedTuple):
     """A batch of rows, each of one or more segments packed side by side. NumPy on the host, JAX on the device.
@@ -48,13 +46,3 @@ def may_attend(query_segments, key_segments, query_order, key_order):
     keys = key_segments[..., None, :]
     same_segment = (query_segments[..., :, None] == keys) & (keys > 0)
     return same_segment & (key_order[..., None, :] <= query_order[..., :, None])
-
-
-def empty_rows(features: Features, num_rows: int) -> Features:
-    """`num_rows` rows of padding in the shape of `features`: nothing to see, nothing to predict."""
-
-    def empty(array):
-        return None if array is None else np.zeros((num_rows, *array.shape[1:]), array.dtype)
-
-    side = Features(*(empty(array) for array in features[:-1]))
-    return side._replace(encoder=features.encoder and empty_rows(features.encoder, num_rows))

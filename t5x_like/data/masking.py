@@ -66,13 +66,12 @@ def spans_to_sentinels(tokens: Ragged, mask: np.ndarray, sentinels: np.ndarray) 
 
     tokens 1 2 3 4 5 6 7 8   mask 0 0 1 1 0 0 1 1   ->   1 2 <s0> 5 6 <s1>
     """
-    first = starts_of_spans(tokens.lengths, mask)
-    count = np.cumsum(first)
-    starts = tokens.starts
-    before = np.concatenate([[0], count])[starts]
-    span = count[first] - 1 - np.repeat(before, tokens.lengths)[first]
+    is_first = starts_of_spans(tokens.lengths, mask)
+    first = np.flatnonzero(is_first)
+    num_spans = np.diff(np.searchsorted(first, np.cumsum(tokens.lengths)), prepend=0)
+    span = ragged.index_within(num_spans)
     if len(span) and span.max() >= len(sentinels):
         raise ValueError(f"{span.max() + 1} spans in one sequence, but the vocabulary has {len(sentinels)} sentinels")
     values = tokens.values.copy()
     values[first] = sentinels[span]
-    return ragged.keep(Ragged(values, tokens.lengths), ~mask | first)
+    return ragged.keep(Ragged(values, tokens.lengths), ~mask | is_first)

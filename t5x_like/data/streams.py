@@ -11,7 +11,7 @@ A block of rows is rebuilt from these numbers alone, random draws included.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import grain
@@ -21,7 +21,7 @@ from t5x_like.data import mixing, packing, ragged
 from t5x_like.data.examples import Context, Examples
 from t5x_like.data.prepared import PreparedSplit
 from t5x_like.data.rendering import Side
-from t5x_like.features import Features
+from t5x_like.data.rows import Table, lay_out
 
 
 class MixedTask(NamedTuple):
@@ -104,7 +104,7 @@ class Stream:
             TaskExamples(plan, task, number, tuple(position))
             for task, position in zip(plan.tasks, positions, strict=True)
         ]
-        self._rows: Features | None = None
+        self._rows: Table | None = None
         self._state_of_block = (draws, [tuple(position) for position in positions])
 
     def state(self) -> list:
@@ -112,21 +112,21 @@ class Stream:
         draws, positions = self._state_of_block
         return [draws, self._row, [list(position) for position in positions]]
 
-    def take(self, count: int) -> list[Features]:
-        """The next `count` rows as pieces to concatenate; fewer only at the end of tasks that do not repeat."""
+    def take(self, count: int) -> list[Table]:
+        """The next `count` rows as pieces to join; fewer only at the end of tasks that do not repeat."""
         pieces = []
         while count:
             if self._rows is None:
                 self._rows = self._build()
             if self._rows is None:
                 break
-            piece = slice_rows(self._rows, self._row, self._row + count)
-            taken = len(piece.tokens)
+            piece = self._rows.cut(self._row, self._row + count)
+            taken = len(piece.numbers)
             if taken:
                 pieces.append(piece)
             count -= taken
             self._row += taken
-            if self._row >= len(self._rows.tokens):
+            if self._row >= len(self._rows.numbers):
                 self._begin_next_block()
         return pieces
 
@@ -134,7 +134,7 @@ class Stream:
         self._row, self._rows = 0, None
         self._state_of_block = (self._draws, [task.position for task in self._tasks])
 
-    def _build(self) -> Features | None:
+    def _build(self) -> Table | None:
         """Draws examples for about `rows_per_block` rows, packs them, shuffles the rows; None when nothing is left."""
         block_start = self._draws
         parts = self._draw_until_full()
@@ -146,8 +146,7 @@ class Stream:
         rng = np.random.default_rng((*self._plan.seed, self._number, block_start, 1))
         if self._plan.shuffle_and_repeat:
             rows = rng.permutation(num_rows)[rows]
-        placed = [lay_out(side, rows, num_rows, int(c)) for side, c in zip(sides, self._plan.capacities, strict=True)]
-        return placed[-1]._replace(encoder=placed[0]) if len(placed) == 2 else placed[0]
+        return lay_out(sides, rows, num_rows, self._plan.capacities)
 
     def _draw_until_full(self) -> list[list[Side]]:
         plan = self._plan
@@ -168,39 +167,6 @@ class Stream:
             drawn += sum((np.array([side.lengths.sum() for side in part]) for part in new), np.zeros_like(drawn))
             parts += new
         return parts
-
-
-def lay_out(side: Side, rows: np.ndarray, num_rows: int, length: int) -> Features:
-    """Writes every example into its row: [num_rows, length] arrays, zero where there is no token."""
-    offsets, segments = packing.offsets_in_rows(rows, side.lengths)
-    within = ragged.index_within(side.lengths)
-    place = np.repeat(rows * length + offsets, side.lengths) + within
-
-    def put(values, dtype=np.int32):
-        array = np.zeros(num_rows * length, dtype)
-        array[place] = values
-        return array.reshape(num_rows, length)
-
-    return Features(
-        tokens=put(side.tokens),
-        targets=None if side.targets is None else put(side.targets),
-        loss_weights=None if side.loss_weights is None else put(side.loss_weights, np.float32),
-        segment_ids=put(np.repeat(segments, side.lengths)),
-        positions=put(within)[..., None],
-        attn_order=put(side.attn_order),
-    )
-
-
-def slice_rows(features: Features, start: int, stop: int) -> Features:
-    *arrays, encoder = features
-    sliced = [None if array is None else array[start:stop] for array in arrays]
-    return Features(*sliced, encoder and slice_rows(encoder, start, stop))
-
-
-def concatenate_rows(pieces: Sequence[Features]) -> Features:
-    *columns, encoders = zip(*pieces, strict=True)
-    arrays = [None if column[0] is None else np.concatenate(column) for column in columns]
-    return Features(*arrays, encoders[0] and concatenate_rows(encoders))
 
 
 def _take(examples: Examples, order: np.ndarray) -> Examples:

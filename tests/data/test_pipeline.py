@@ -102,12 +102,11 @@ def test_another_seed_or_stage_is_another_order(directory):
 
 
 def test_every_epoch_has_every_token_once_in_a_new_order(tmp_path):
-    """Ten documents of 15 distinct tokens and EOS are twenty full rows of 8, so an epoch is ten batches of 2."""
+    """Ten documents of 15 distinct tokens and EOS are twenty full rows of 8: five blocks of one stream, ten batches."""
     write_task(tmp_path, "text", [np.arange(3 + 15 * i, 18 + 15 * i) for i in range(10)], objective="CausalLM")
     lengths = {"targets": 8}
-    iterator = iter(
-        rows(tmp_path, "text", lengths=lengths, render=rendering.decoder_only, batch_size=2, rows_per_block=1)
-    )
+    blocks = {"batch_size": 2, "rows_per_block": 4, "num_streams": 1}
+    iterator = iter(rows(tmp_path, "text", lengths=lengths, render=rendering.decoder_only, **blocks))
     epochs = [np.concatenate([batch.targets.ravel() for batch in take(iterator, 10)]) for _ in range(3)]
     for epoch in epochs:
         assert sorted(epoch.tolist()) == [1] * 10 + list(range(3, 153))

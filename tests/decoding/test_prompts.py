@@ -4,7 +4,7 @@ import pytest
 from t5x_like.data import rendering
 from t5x_like.data.examples import Examples
 from t5x_like.data.ragged import Ragged
-from t5x_like.data.streams import lay_out
+from t5x_like.data.rows import lay_out, to_features
 from t5x_like.decoding import prompts
 from t5x_like.features import Features
 from t5x_like.vocabularies.special_tokens import SpecialTokens
@@ -18,7 +18,8 @@ def trained_row(render, inputs, targets, length=8) -> Features:
         None if ids is None else Ragged(np.array(ids, np.int32), np.array([len(ids)])) for ids in (inputs, targets)
     ]
     sides = [
-        lay_out(side, np.zeros(1, np.int64), 1, length) for side in render(Examples(*ragged, np.zeros(1, np.int32)))
+        to_features(lay_out([side], np.zeros(1, np.int64), 1, [length]))
+        for side in render(Examples(*ragged, np.zeros(1, np.int32)))
     ]
     return sides[-1]._replace(encoder=sides[0]) if len(sides) == 2 else sides[0]
 

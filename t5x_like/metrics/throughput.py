@@ -43,17 +43,17 @@ class Throughput:
         elapsed = self.elapsed()
         if elapsed <= 0.0:
             return {}
-        steps = list(self._marks)[1:]
+        _, tokens, waited = zip(*self._marks, strict=True)  # the first one only began the window
         return {
-            "tokens_per_second": sum(mark.tokens for mark in steps) / elapsed,
-            "seconds_per_step": elapsed / len(steps),
-            "data_wait_share": min(1.0, sum(mark.waited for mark in steps) / elapsed),
+            "tokens_per_second": sum(tokens[1:]) / elapsed,
+            "seconds_per_step": elapsed / (len(tokens) - 1),
+            "data_wait_share": min(1.0, sum(waited[1:]) / elapsed),
         }
 
     def seconds_left(self, steps_left: int) -> float | None:
         """At the present speed; None before there is one."""
-        rates = self.rates()
-        return steps_left * rates["seconds_per_step"] if rates else None
+        elapsed = self.elapsed()
+        return steps_left * elapsed / (len(self._marks) - 1) if elapsed > 0.0 else None
 
 
 def human_seconds(seconds: float | None) -> str:

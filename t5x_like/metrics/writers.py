@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from tensorboardX import SummaryWriter
 
 BOARD_SECONDS = 1.0
+FLUSH_SECONDS = 1.0  # rows that a kill takes away are logged again: they are newer than the checkpoint
 
 
 class JsonLines:
@@ -24,13 +25,18 @@ class JsonLines:
     def __init__(self, path: pathlib.Path, resume_step: int):
         keep_up_to(path, resume_step)
         self._file = path.open("a", encoding="utf-8")
+        self._flushed = -math.inf
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         row = {"step": step} | {name: jsonable(value) for name, value in values.items()}
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._file.flush()
+        now = time.monotonic()
+        if now - self._flushed >= FLUSH_SECONDS:
+            self._file.flush()
+            self._flushed = now
 
     def sync(self) -> None:
+        self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

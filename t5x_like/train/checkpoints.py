@@ -47,6 +47,7 @@ class Checkpoints:
         keep = [preservation_policy.LatestN(max_to_keep)]
         keep += [preservation_policy.EveryNSteps(keep_period)] if keep_period else []
         self._saving: int | None = None
+        self._unfinished = False
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
@@ -83,7 +84,7 @@ class Checkpoints:
             data=ocp.args.JsonSave(data),
             metadata=ocp.args.JsonSave({"format": FORMAT, "step": step, "run": metadata, "arrays": record}),
         )
-        self._saving = step
+        self._saving, self._unfinished = step, True
         try:
             self._manager.save(step, args=items, force=True)
         except Exception as error:
@@ -91,7 +92,7 @@ class Checkpoints:
 
     def check(self) -> None:
         """Raises what went wrong in the background, without waiting. Call it every step."""
-        if not self._manager.is_saving_in_progress():
+        if self._unfinished and not self._manager.is_saving_in_progress():
             self.wait()
 
     def wait(self) -> None:
@@ -100,6 +101,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._not_saved(error) from error
+        self._unfinished = False
 
     def close(self) -> None:
         """Waits for the last save and for old steps to be deleted."""

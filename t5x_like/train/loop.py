@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from rich.console import Console
@@ -223,7 +224,7 @@ class Loop(NamedTuple):
         if pending is None:
             return
         step, metrics, waited = pending
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        values = {name: np.asarray(value).item() for name, value in metrics.items()}
         throughput.step(values["loss_weight"], waited)
         rates = throughput.rates()
         finite = all(map(math.isfinite, values.values()))

@@ -24,7 +24,11 @@ def random_spans(rng: np.random.Generator, lengths: np.ndarray, *, density: floa
         kept = compositions(rng, len(same), int(length) - num_noise, num_spans)
         span_lengths = np.stack([kept, noise], axis=2).ravel()
         is_noise = np.tile([False, True], len(same) * num_spans)
-        mask[starts[same][:, None] + np.arange(length)] = np.repeat(is_noise, span_lengths).reshape(-1, length)
+        noise_of_same = np.repeat(is_noise, span_lengths)
+        if same[-1] - same[0] == len(same) - 1:  # as a rule: all pieces but the last have one length
+            mask[starts[same[0]] : starts[same[0]] + len(noise_of_same)] = noise_of_same
+        else:
+            mask[starts[same][:, None] + np.arange(length)] = noise_of_same.reshape(-1, length)
     return mask
 
 
@@ -38,8 +42,12 @@ def compositions(rng: np.random.Generator, n: int, total: int, parts: int) -> np
     """n uniformly random ways to write `total` as a sum of `parts` positive integers, int64 [n, parts]."""
     if parts == 1:
         return np.full((n, 1), total)
-    chosen = rng.random((n, total - 1), dtype=np.float32).argpartition(parts - 2, axis=1)[:, : parts - 1]
-    cuts = np.sort(chosen, axis=1) + 1
+    # The places with the smallest of so many random numbers. Each number carries its place in its last bits: to partition
+    # numbers is four times as fast as to partition their indices.
+    places = np.uint64((1 << (total - 1).bit_length()) - 1)
+    numbers = rng.integers(0, 1 << 64, (n, total - 1), np.uint64) & ~places | np.arange(total - 1, dtype=np.uint64)
+    chosen = np.partition(numbers, parts - 2, axis=1)[:, : parts - 1] & places
+    cuts = np.sort(chosen, axis=1).astype(np.int64) + 1
     return np.diff(cuts, axis=1, prepend=0, append=total)
 
 

@@ -18,7 +18,7 @@ from t5x_like.data.rendering import Side
 from t5x_like.data.rows import fill_up, join, to_features
 from t5x_like.features import Features
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from t5x_like.features import Features
 from t5x_like.losses import CrossEntropy, token_metrics
 from t5x_like.models import rotary
 from t5x_like.models.attention import Attention
+from t5x_like.models.attention_bias import Alibi
 from t5x_like.models.blocks import Block, ParallelBlock, PostNorm, SandwichNorm
 from t5x_like.models.decoder import Decoder
 from t5x_like.models.encoder_decoder import EncoderDecoder
@@ -21,9 +22,13 @@ from t5x_like.models.entry import Entry
 from t5x_like.models.heads import TiedHead
 from t5x_like.models.initializers import gpt2_init
 from t5x_like.models.layer_loops import save_nothing
-from t5x_like.models.layers import LayerNorm, Mlp, RMSNorm
+from t5x_like.models.layers import Embedding, LayerNorm, Mlp, RMSNorm
+from t5x_like.models.mixture_of_experts import Experts, MixtureOfExperts, batch_balance, row_balance
+from t5x_like.models.mixture_of_experts_dispatch import with_capacity
+from t5x_like.models.mixture_of_experts_routers import SigmoidTopK, SoftmaxTopK
 from t5x_like.models.parameters import merge, split
-from t5x_like.models.positions import LearnedPositions
+from t5x_like.models.positions import BlockPositions, LearnedPositions, SinusoidalPositions
+from t5x_like.models.rotary_scaling import yarn_scaling
 
 V, L = 61, 12
 TINY = {"vocab_size": V, "d_model": 32, "num_heads": 4, "d_ff": 48}
@@ -44,6 +49,25 @@ local, everywhere = (
     )
     for w, n in ((100.0, 8), (10_000.0, None))
 )
+mixtral_mlp = functools.partial(MixtureOfExperts, num_experts=4, balance=batch_balance, router_z_loss=0.001)
+switch_mlp = functools.partial(
+    MixtureOfExperts,
+    num_experts=4,
+    balance=row_balance,
+    router=functools.partial(SoftmaxTopK, experts_per_token=1, renormalise=False),
+    experts=functools.partial(Experts, activation="relu"),
+    # Room for all: where choices are dropped, the documents of a packed row compete, and padding makes room.
+    dispatch=functools.partial(with_capacity, capacity_factor=4.0),
+)
+deepseek_mlp = functools.partial(
+    MixtureOfExperts,
+    num_experts=6,
+    balance=None,
+    router=functools.partial(SigmoidTopK, experts_per_token=2, scale=2.5),
+    expert_size=16,
+    num_shared_experts=1,
+)
+yarn = functools.partial(rotary.Rotary, scaling=functools.partial(yarn_scaling, factor=4.0, original_length=16))
 
 MODELS = {
     "t5": functools.partial(EncoderDecoder, **TINY, num_encoder_layers=2, num_decoder_layers=2, head_dim=6),
@@ -73,8 +97,58 @@ MODELS = {
         ),
         final_norm=LayerNorm,
     ),
+    "bloom": functools.partial(
+        Decoder,
+        **TINY | {"num_heads": 3, "head_dim": 8},
+        num_layers=2,
+        entry=functools.partial(Entry, norm=LayerNorm),
+        bias=Alibi,
+        layers=gpt_layer,
+        final_norm=LayerNorm,
+        head=TiedHead,
+    ),
+    "glm": functools.partial(
+        Decoder,
+        **TINY,
+        num_layers=2,
+        entry=functools.partial(Entry, positions=functools.partial(BlockPositions, max_length=L, max_block_length=L)),
+        layers=gpt_layer,
+        final_norm=LayerNorm,
+        head=TiedHead,
+    ),
+    "mixtral": functools.partial(
+        Decoder,
+        **TINY,
+        num_layers=2,
+        num_kv_heads=2,
+        layers=functools.partial(Block, attention=functools.partial(Attention, rotary=rotary.Rotary), mlp=mixtral_mlp),
+    ),
+    "switch": functools.partial(
+        Decoder,
+        **TINY,
+        num_layers=2,
+        embedding=functools.partial(Embedding, scale_power=0.5),
+        entry=functools.partial(Entry, positions=SinusoidalPositions),
+        layers=[gpt_layer, functools.partial(gpt_layer, mlp=switch_mlp)],
+    ),
+    "deepseek": functools.partial(
+        Decoder,
+        **TINY,
+        num_layers=2,
+        first_layers=[functools.partial(Block, attention=functools.partial(Attention, rotary=yarn))],
+        layers=functools.partial(Block, attention=functools.partial(Attention, rotary=yarn), mlp=deepseek_mlp),
+    ),
 }
 every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def blanks(place):
+    """GLM's two positions of a row whose first half is the text, and whose second fills the blank at place 3."""
+    return np.stack([np.where(place < 6, place, 3), np.maximum(place - 5, 0)], axis=-1)
+
+
+# How the places of a row become positions, where it is not the place alone.
+POSITIONS = {"glm": blanks}
 
 
 @functools.cache
@@ -120,6 +194,9 @@ def row(tokens, order):
 def batch(name, seed=0, length=L, order=None):
     tokens, encoder_tokens = jax.random.randint(jax.random.key(seed), (2, 2, length), 1, V)
     features = row(tokens, jnp.arange(length) if order is None else order)
+    if name in POSITIONS:
+        positions_LP = jnp.asarray(POSITIONS[name](np.arange(length)))
+        features = features._replace(positions=jnp.tile(positions_LP[None], (2, 1, 1)))
     if name != "t5":
         return features
     side = row(encoder_tokens, jnp.zeros(length, jnp.int32))
@@ -216,7 +293,8 @@ def test_scanned_layers_start_and_compute_as_unrolled_ones(name):
     np.testing.assert_allclose(logits(*scanned[:2]), logits(*unrolled[:2]), rtol=1e-4, atol=1e-5)
 
 
-@every_model
+# Decoding goes on by one position a token, so it cannot fill GLM's blanks: that is refused.
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in POSITIONS])
 @pytest.mark.parametrize("layer_loop", ["unrolled", "scanned"])
 @pytest.mark.parametrize("prompt", ["causal", "prefix"])
 def test_decoding_through_the_cache_gives_the_logits_of_the_whole_row(name, layer_loop, prompt):
@@ -244,6 +322,15 @@ def test_decoding_through_the_cache_gives_the_logits_of_the_whole_row(name, laye
     np.testing.assert_allclose(decode(params, x), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_decoding_with_two_positions_a_token_is_refused():
+    def decode(params):
+        model = merge(make("glm")[0], params)
+        return model.decode_step(jnp.zeros(2, jnp.int32), model.init_cache(2, L))
+
+    with pytest.raises(ValueError, match="BlockPositions reads 2"):
+        jax.eval_shape(decode, make("glm")[1])
+
+
 @every_model
 @pytest.mark.parametrize("layer_loop", ["unrolled", "scanned"])
 def test_without_a_dropout_key_nothing_is_dropped_and_with_one_the_draw_is_its_own(name, layer_loop):
@@ -259,6 +346,7 @@ def test_without_a_dropout_key_nothing_is_dropped_and_with_one_the_draw_is_its_o
 @pytest.mark.parametrize("layer_loop", ["unrolled", "scanned"])
 def test_every_parameter_is_float32_and_names_each_of_its_axes(name, layer_loop):
     known = {"vocab", "embed", "mlp", "heads", "kv_heads", "head_dim", "layers", "relative_buckets", "positions", None}
+    known |= {"expert"}
     model = nnx.eval_shape(lambda: MODELS[name](rngs=nnx.Rngs(params=0), layer_loop=layer_loop, dtype="bfloat16"))
     _, shapes, axes = split(model)
     assert shapes.keys() == axes.keys()
@@ -274,7 +362,9 @@ def test_every_parameter_gets_a_finite_gradient_that_is_not_zero(name):
 
     @jax.jit
     def gradient(params, x):
-        return jax.grad(lambda p: CrossEntropy(z_loss=1e-4)(merge(graphdef, p), x, None)["loss"].sum)(params)
+        return jax.grad(lambda p: sum(t.sum for t in CrossEntropy(z_loss=1e-4)(merge(graphdef, p), x, None).values()))(
+            params
+        )
 
     for path, value in gradient(params, pack(batch(name, 1), batch(name, 2))).items():
         assert np.isfinite(value).all(), path

@@ -42,8 +42,8 @@ def compositions(rng: np.random.Generator, n: int, total: int, parts: int) -> np
     """n uniformly random ways to write `total` as a sum of `parts` positive integers, int64 [n, parts]."""
     if parts == 1:
         return np.full((n, 1), total)
-    # The places with the smallest of so many random numbers. Each number carries its place in its last bits: to partition
-    # numbers is four times as fast as to partition their indices.
+    # The places of the smallest of so many random numbers. Each number carries its place in its last bits, because to
+    # partition numbers is four times as fast as to partition their indices.
     places = np.uint64((1 << (total - 1).bit_length()) - 1)
     numbers = rng.integers(0, 1 << 64, (n, total - 1), np.uint64) & ~places | np.arange(total - 1, dtype=np.uint64)
     chosen = np.partition(numbers, parts - 2, axis=1)[:, : parts - 1] & places

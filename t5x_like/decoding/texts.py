@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from t5x_like import losses
-from t5x_like.decoding import prompts
+from t5x_like.decoding import prompts, stop_strings
 from t5x_like.decoding.generate import generate
 from t5x_like.decoding.sampling import SampleFn
 from t5x_like.features import Features
@@ -32,14 +32,20 @@ class TextModel:
         if self.batch_size < 1:
             raise ValueError(f"batch_size {self.batch_size} must be at least 1")
 
-    def generate(self, inputs: Iterable[str], *, max_new_tokens: int, sample: SampleFn, seed: int) -> Iterator[str]:
-        """One text for each input, in order. A text's draws depend on `seed` and its number, not on its batch."""
+    def generate(
+        self, inputs: Iterable[str], *, max_new_tokens: int, sample: SampleFn, seed: int, stop_at: Sequence[str] = ()
+    ) -> Iterator[str]:
+        """One text for each input, in order. A text's draws depend on `seed` and its number, not on its batch.
+
+        A text ends before the first of the strings in `stop_at`.
+        """
         special, key = self.vocabulary.special, jax.random.key(seed)
+        stop = stop_strings.suffixes_of(stop_at, self.vocabulary)
 
         @jax.jit
         def run(params, prompt, row_ids):
             model = merge(self.graphdef, params)
-            ends = {"eos_id": special.eos, "pad_id": special.pad}
+            ends = {"eos_id": special.eos, "pad_id": special.pad, "stop": stop}
             return generate(
                 model, prompt, max_new_tokens=max_new_tokens, sample=sample, key=key, row_ids=row_ids, **ends
             )
@@ -49,7 +55,8 @@ class TextModel:
             self.check_reach(prompt, max_new_tokens - 1)
             row_ids = jnp.arange(self.batch_size) + number * self.batch_size
             rows = np.asarray(run(self.params, prompt, row_ids))
-            yield from (self.vocabulary.decode(row.tolist()) for row in rows[: len(batch)])
+            texts = (self.vocabulary.decode(row.tolist()) for row in rows[: len(batch)])
+            yield from (stop_strings.cut(text, stop_at) for text in texts)
 
     def score(self, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[float, int]]:
         """(log p of the targets given the inputs, in nats; how many tokens), EOS included, for each pair in order."""

@@ -45,6 +45,37 @@ class RelativeBuckets(nnx.Module):
         return self.table[...] @ np.eye(self.num_buckets, dtype=np.float32)[:, buckets]
 
 
+class Alibi(nnx.Module):
+    """-slope * |query place - key place|, with a fixed slope per head and no parameters (ALiBi, arXiv:2108.12409).
+
+    Causal: the paper's bias. Keys to the right, in an encoder or in the prefix of a prefix language model, count by
+    their distance too, so both sides fade alike in every head; the paper has none of these.
+    Distance is counted in places of the row: within a packed segment that is the difference of positions.
+    """
+
+    def __init__(self, sizes: Sizes, *, bidirectional: bool, rngs: nnx.Rngs):
+        self.slopes = alibi_slopes(sizes.num_heads)
+
+    def of_rows(self, length: int) -> jax.Array:
+        return self.of_places(jnp.arange(length)[None, :, None], length)
+
+    def of_places(self, positions_BLP: jax.Array, num_keys: int) -> jax.Array:
+        distance_BLM = jnp.abs(jnp.arange(num_keys)[None, None, :] - positions_BLP[:, :, :1])
+        slopes_N = np.asarray(self.slopes, np.float32)
+        return -slopes_N[None, :, None, None] * distance_BLM[:, None].astype(jnp.float32)
+
+
+def alibi_slopes(num_heads: int) -> tuple[float, ...]:
+    """2 ** (-8 h / N) for h = 1 ... N where N is a power of two.
+
+    Otherwise those of the next smaller power, then every second one of the next greater power, as in the authors' code
+    and in BLOOM.
+    """
+    power = 2 ** (num_heads.bit_length() - 1)
+    between = [2.0 ** (-4 * h / power) for h in range(1, 2 * (num_heads - power), 2)]
+    return (*(2.0 ** (-8 * h / power) for h in range(1, power + 1)), *between)
+
+
 def spread_along_diagonals(value_NW: jax.Array, length: int) -> jax.Array:
     """[N, L, L] whose entry (i, j) is the value of distance j - i, for values of distances -(L-1) ... L-1.
 

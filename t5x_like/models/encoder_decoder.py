@@ -1,6 +1,7 @@
 """An encoder-decoder Transformer. The defaults are T5 1.1 as T5X trains it (arXiv:1910.10683, arXiv:2002.05202).
 
-T5 1.0 is mlp=Mlp with relu, and head=ScaledTiedHead.
+T5 1.0 is mlp=Mlp with relu, and head=ScaledTiedHead. BART (arXiv:1910.13461) is layers=Block with PostNorm, LayerNorm
+and Mlp, entry=Entry with LearnedPositions and a norm, no bias, no final norm, head=BiasedTiedHead; mBART has PreNorm.
 """
 
 import functools
@@ -35,6 +36,8 @@ class EncoderDecoder(nnx.Module):
 
     Both stacks are made of the same parts, each with values of its own; only the token embedding is one. The arguments
     are those of `Decoder`.
+
+    final_dropout_rate   of both stacks' output; None is `dropout_rate` (T5), 0 is none (BART)
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class EncoderDecoder(nnx.Module):
         head: Callable = UntiedHead,
         init: Callable[..., Initializers] = t5_init,
         dropout_rate: float = 0.0,
+        final_dropout_rate: float | None = None,
         dtype: str = "float32",
         layer_loop: str = "unrolled",
         remat: Callable[[Callable], Callable] = save_everything,
@@ -76,7 +80,7 @@ class EncoderDecoder(nnx.Module):
             final_norm=final_norm,
             remat=remat,
             dropout_rate=dropout_rate,
-            final_dropout_rate=dropout_rate,
+            final_dropout_rate=dropout_rate if final_dropout_rate is None else final_dropout_rate,
             shard=shard,
             rngs=rngs,
         )

@@ -1,9 +1,13 @@
 """Rotary positions (arXiv:2104.09864): queries and keys are turned by their positions, pair by pair."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+from t5x_like.models.rotary_scaling import with_wavelength
 
 # sin and cos, each float32 [B, L, 1, R/2], where R of a head's dims are turned
 Rotation = tuple[jax.Array, jax.Array]
@@ -14,22 +18,27 @@ class Rotary(nnx.Module):
 
     wavelength   of the slowest pair, in positions, before 2 pi
     share        of a head's dims that are turned, the first ones (GPT-NeoX: 0.25)
+    scaling      changes the frequencies for longer texts: a function of `rotary_scaling`, or None
     """
 
-    def __init__(self, head_dim: int, *, wavelength: float = 10_000.0, share: float = 1.0):
-        self.num_turned = int(head_dim * share)
-        if self.num_turned % 2 or not self.num_turned:
+    def __init__(
+        self, head_dim: int, *, wavelength: float = 10_000.0, share: float = 1.0, scaling: Callable | None = None
+    ):
+        num_turned = int(head_dim * share)
+        if num_turned % 2 or not num_turned:
             raise ValueError(
-                f"{self.num_turned} dims of a head of {head_dim} are turned in pairs: make head_dim times share even"
+                f"{num_turned} dims of a head of {head_dim} are turned in pairs: make head_dim times share even"
             )
-        self.wavelength = wavelength
+        frequencies, self.attention_factor = with_wavelength(wavelength, num_turned // 2), 1.0
+        if scaling is not None:
+            frequencies, self.attention_factor = scaling(frequencies, wavelength=wavelength)
+        self.frequencies = tuple(frequencies.tolist())  # numbers, not an array: they are code, not parameters
 
     def __call__(self, positions_BLP: jax.Array) -> Rotation:
-        half = self.num_turned // 2
-        frequency = self.wavelength ** (-np.arange(half, dtype=np.float32) / half)
+        frequency = np.asarray(self.frequencies, np.float32)
         # Not an einsum: on TPU it would round the angle to bfloat16.
         angle = positions_BLP[:, :, :1, None].astype(jnp.float32) * frequency[None, None, None]
-        return jnp.sin(angle), jnp.cos(angle)
+        return jnp.sin(angle) * self.attention_factor, jnp.cos(angle) * self.attention_factor
 
 
 def rotate(x_BLNH: jax.Array, rotation: Rotation) -> jax.Array:

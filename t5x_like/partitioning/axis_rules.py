@@ -37,6 +37,7 @@ class AxisRules:
     layers: MeshAxes = None
     relative_buckets: MeshAxes = None
     positions: MeshAxes = None
+    expert: MeshAxes = None
     # Of activations.
     batch: MeshAxes = ("data", "fsdp")
     length: MeshAxes = None

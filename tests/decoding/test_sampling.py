@@ -80,3 +80,13 @@ def test_a_row_draws_the_same_alone_as_among_others():
 def test_cuts_that_keep_nothing_or_mean_nothing_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Sample(**wrong)
+
+
+def test_each_row_may_keep_its_own_number_of_tokens():
+    table = jnp.tile(jnp.zeros(V), (DRAWS, 1))
+    top_k = jnp.where(jnp.arange(DRAWS) % 2 == 0, 2, V + 5)
+    tokens = Sample(top_k=top_k)(jax.random.split(jax.random.key(0), DRAWS), table)
+    assert set(tokens[::2].tolist()) == {0, 1}
+    assert set(tokens[1::2].tolist()) == set(range(V))
+    with pytest.raises(ValueError, match="top_k"):
+        Sample(top_k=np.array([3, 0]))

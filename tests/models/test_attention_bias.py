@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from t5x_like.models.attention_bias import RelativeBuckets, relative_buckets, spread_along_diagonals
+from t5x_like.models.attention_bias import (
+    Alibi,
+    RelativeBuckets,
+    alibi_slopes,
+    relative_buckets,
+    spread_along_diagonals,
+)
 from t5x_like.models.layers import sizes_of
 
 SIZES = sizes_of(d_model=32, num_heads=4, num_kv_heads=None, head_dim=8, d_ff=64, dtype="float32")
@@ -49,3 +55,25 @@ def test_relative_table_starts_uniform_within_the_fan_average_limit():
     limit = np.sqrt(3 / ((4 + 32) / 2))
     assert table.shape == (4, 32)
     assert 0.9 * limit < np.abs(table).max() <= limit
+
+
+def test_alibi_slopes_are_the_published_ones():
+    np.testing.assert_allclose(alibi_slopes(8), [2.0**-h for h in range(1, 9)])
+    np.testing.assert_allclose(alibi_slopes(12)[:8], alibi_slopes(8))
+    np.testing.assert_allclose(alibi_slopes(12)[8:], [0.70711, 0.35355, 0.17678, 0.08839], rtol=1e-4)
+    np.testing.assert_allclose(alibi_slopes(1), [2.0**-8])
+    assert [len(set(alibi_slopes(n))) for n in range(1, 70)] == list(range(1, 70))
+
+
+def test_alibi_takes_the_slope_off_for_every_place_of_distance():
+    bias = Alibi(SIZES, bidirectional=False, rngs=None).of_rows(5)
+    assert bias.shape == (1, 4, 5, 5)
+    np.testing.assert_allclose(bias[0, 0, 4], [-1.0, -0.75, -0.5, -0.25, 0.0])
+    np.testing.assert_allclose(bias[0, 3, 1], np.array([-1, 0, -1, -2, -3]) / 256)
+
+
+def test_alibi_of_a_row_equals_alibi_at_its_places():
+    part = Alibi(SIZES, bidirectional=True, rngs=None)
+    places = jnp.array([[7], [2]])[..., None]
+    at = part.of_places(places, 9)
+    np.testing.assert_array_equal(at[:, :, 0], part.of_rows(9)[0][:, places[:, 0, 0]].swapaxes(0, 1))

@@ -44,6 +44,7 @@ def test_axes_that_make_no_sense_are_refused(axes, message):
 def test_every_logical_axis_of_the_package_has_a_row():
     rows = {field.name for field in dataclasses.fields(AxisRules)}
     assert rows >= {"vocab", "embed", "mlp", "heads", "kv_heads", "head_dim", "layers", "relative_buckets", "positions"}
+    assert rows >= {"expert"}
     assert rows >= {"batch", "length", "embed_activation", "heads_activation", "mlp_activation", "vocab_activation"}
 
 

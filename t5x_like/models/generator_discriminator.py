@@ -1,0 +1,88 @@
+"""ELECTRA (arXiv:2003.10555, section 2): a small masked language model proposes tokens, an encoder finds them.
+
+  tokens with <mask> --> generator --> logits [B, L, V] -- the objective draws --> tokens --> discriminator --> [B, L]
+
+Both read one embedding: tokens, positions, types and their norm are shared, and each projects them to its own width
+(section 3.2).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+
+from t5x_like.features import Features
+from t5x_like.losses import Term
+from t5x_like.models.embeddings import FactorisedEmbedding, FactorisedEntry
+from t5x_like.models.encoder import Encoder, bert_entry
+from t5x_like.models.heads import MlmHead
+from t5x_like.models.initializers import Initializers, normal_init
+from t5x_like.models.stack import Hidden
+from t5x_like.models.task_heads import ReplacedTokenHead
+
+
+class Replaced(NamedTuple):
+    """float32 [B, L]: the log odds that a token is not the original one; and the terms of the layers."""
+
+    logits_BL: jax.Array
+    terms: dict[str, Term]
+
+
+class GeneratorDiscriminator(nnx.Module):
+    """Two encoders over one embedding.
+
+    width             of the shared embedding (ELECTRA small: 128; base and large: that of the discriminator)
+    entry             of that width
+    generator         makes an Encoder, given its embedding, entry and head; about 1/4 to 1/2 of the other's width
+    discriminator     makes the other Encoder, given the same without a head
+    head              of the generator, given `width`
+    replaced_head     of the discriminator
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        width: int,
+        generator: Callable,
+        discriminator: Callable,
+        rngs: nnx.Rngs,
+        entry: Callable = bert_entry,
+        head: Callable = MlmHead,
+        replaced_head: Callable = ReplacedTokenHead,
+        init: Callable[..., Initializers] = normal_init,
+    ):
+        self.vocab_size = vocab_size
+        self.discriminator: Encoder = discriminator(
+            vocab_size=vocab_size,
+            embedding=functools.partial(FactorisedEmbedding, width=width),
+            entry=functools.partial(FactorisedEntry, width=width, entry=entry),
+            head=None,
+            rngs=rngs,
+        )
+        embedding, narrow = self.discriminator.embedding, self.discriminator.stack.entry.narrow
+        self.generator: Encoder = generator(
+            vocab_size=vocab_size,
+            embedding=lambda sizes, **told: embedding,
+            entry=functools.partial(FactorisedEntry, width=width, entry=lambda sizes, **told: narrow),
+            head=functools.partial(head, width=width),
+            rngs=rngs,
+        )
+        sizes = self.discriminator.sizes
+        values = init(num_layers=1, head_dim=sizes.head_dim)
+        self.replaced_head = replaced_head(sizes, init=values, rngs=rngs)
+
+    def hidden(self, features: Features, *, dropout_key: jax.Array | None = None) -> Hidden:
+        """The generator's output [B, L, G] for masked tokens, and its layers' terms."""
+        return self.generator.hidden(features, dropout_key=dropout_key)
+
+    def logits(self, x_BLG: jax.Array) -> jax.Array:
+        """The generator's logits, float32 [B, L, V]."""
+        return self.generator.logits(x_BLG)
+
+    def replaced(self, features: Features, *, dropout_key: jax.Array | None = None) -> Replaced:
+        """What the discriminator thinks of tokens of which some were replaced."""
+        x_BLD, terms = self.discriminator.hidden(features, dropout_key=dropout_key)
+        return Replaced(self.replaced_head(x_BLD), terms)

@@ -11,6 +11,8 @@ from t5x_like.models import (
     attention_bias,
     attention_kernels,
     blocks,
+    chunked_attention,
+    cudnn_attention,
     decoder,
     embeddings,
     encoder,
@@ -19,6 +21,7 @@ from t5x_like.models import (
     generator_discriminator,
     heads,
     initializers,
+    kernel_choice,
     layer_loops,
     layers,
     mixture_of_experts,
@@ -27,6 +30,7 @@ from t5x_like.models import (
     positions,
     rotary,
     rotary_scaling,
+    splash_attention,
     task_heads,
 )
 from t5x_like.objectives.table import OBJECTIVES
@@ -43,6 +47,7 @@ CONFIGURABLES: dict[str, Callable] = {
     # objectives and losses
     **OBJECTIVES,
     "CrossEntropy": losses.CrossEntropy,
+    "ChunkedCrossEntropy": losses.ChunkedCrossEntropy,
     # models and their parts
     "Decoder": decoder.Decoder,
     "EncoderDecoder": encoder_decoder.EncoderDecoder,
@@ -64,6 +69,10 @@ CONFIGURABLES: dict[str, Callable] = {
     "SandwichNorm": blocks.SandwichNorm,
     "NoNorm": blocks.NoNorm,
     "xla": attention_kernels.xla,
+    "chunked": chunked_attention.chunked,
+    "cudnn": cudnn_attention.cudnn,
+    "splash": splash_attention.splash,
+    "auto": kernel_choice.auto,
     "Rotary": rotary.Rotary,
     "position_interpolation": rotary_scaling.position_interpolation,
     "ntk_scaling": rotary_scaling.ntk_scaling,

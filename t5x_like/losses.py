@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +31,7 @@ class CrossEntropy:
     label_smoothing: float = 0.0
 
     def __post_init__(self):
-        if self.z_loss < 0:
-            raise ValueError(f"z_loss {self.z_loss} is negative; 0 turns it off")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing {self.label_smoothing} is not in [0, 1); 0 turns it off")
+        check_settings(self.z_loss, self.label_smoothing)
 
     def __call__(self, model, batch: Features, dropout_key: jax.Array | None) -> dict[str, Term]:
         x_BLD, terms = model.hidden(batch, dropout_key=dropout_key)
@@ -43,14 +41,74 @@ class CrossEntropy:
         return {"loss": weighted(loss_BL, batch.loss_weights), **terms}
 
 
+@dataclasses.dataclass(frozen=True)
+class ChunkedCrossEntropy:
+    """`CrossEntropy` that never holds the logits of the whole batch: for large vocabularies and long rows.
+
+    The same numbers as there; logits are made again in the backward pass, which costs a third more in the head.
+
+    chunk_size   places of every row whose logits exist at a time
+    """
+
+    z_loss: float = 0.0
+    label_smoothing: float = 0.0
+    chunk_size: int = 128
+
+    def __post_init__(self):
+        check_settings(self.z_loss, self.label_smoothing)
+        if self.chunk_size < 1:
+            raise ValueError(f"chunk_size {self.chunk_size} must be at least 1; 128 is the default")
+
+    def __call__(self, model, batch: Features, dropout_key: jax.Array | None) -> dict[str, Term]:
+        x_BLD, terms = model.hidden(batch, dropout_key=dropout_key)
+
+        def loss(x_BLD, targets_BL):
+            logits_BLV = model.logits(x_BLD)
+            return token_cross_entropy(logits_BLV, targets_BL, z_loss=self.z_loss, label_smoothing=self.label_smoothing)
+
+        loss_BL = by_chunks(loss, x_BLD, batch.targets, chunk_size=self.chunk_size)
+        return {"loss": weighted(loss_BL, batch.loss_weights), **terms}
+
+
+def check_settings(z_loss: float, label_smoothing: float) -> None:
+    if z_loss < 0:
+        raise ValueError(f"z_loss {z_loss} is negative; 0 turns it off")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing {label_smoothing} is not in [0, 1); 0 turns it off")
+
+
 def token_metrics(model, batch: Features) -> dict[str, Term]:
     """What is reported of held-out text: "loss" in nats per target without z-loss or smoothing, and "accuracy"."""
-    logits_BLV = model.logits(model.hidden(batch).x_BLD)
-    right_BL = (jnp.argmax(logits_BLV, axis=-1) == batch.targets).astype(jnp.float32)
-    return {
-        "loss": weighted(token_cross_entropy(logits_BLV, batch.targets), batch.loss_weights),
-        "accuracy": weighted(right_BL, batch.loss_weights),
-    }
+
+    def measure(x_BLD, targets_BL):
+        logits_BLV = model.logits(x_BLD)
+        right_BL = (jnp.argmax(logits_BLV, axis=-1) == targets_BL).astype(jnp.float32)
+        return token_cross_entropy(logits_BLV, targets_BL), right_BL
+
+    loss_BL, right_BL = by_chunks(measure, model.hidden(batch).x_BLD, batch.targets, chunk_size=128)
+    return {"loss": weighted(loss_BL, batch.loss_weights), "accuracy": weighted(right_BL, batch.loss_weights)}
+
+
+def by_chunks(of_places: Callable[..., Any], x_BLD: jax.Array, targets_BL: jax.Array, *, chunk_size: int) -> Any:
+    """of_places(x_BLD, targets_BL) -> arrays [B, L], made of `chunk_size` places of every row at a time.
+
+    What it makes in between is made again for the gradient. Only the length is cut, so that on a mesh every chunk lies
+    as the whole batch does: rows over data, vocabulary over tensor. Gradients of parameters add up in their own type.
+    """
+    B, L = targets_BL.shape
+    num_chunks = -(-L // chunk_size)
+    if num_chunks == 1:
+        return of_places(x_BLD, targets_BL)
+    size = -(-L // num_chunks)  # chunks of one size, filled up with places whose results are cut off
+    more = num_chunks * size - L
+    x_BLD, targets_BL = jnp.pad(x_BLD, ((0, 0), (0, more), (0, 0))), jnp.pad(targets_BL, ((0, 0), (0, more)))
+
+    def step(_, x_and_targets):
+        return None, of_places(*x_and_targets)
+
+    chunks = (jnp.moveaxis(x.reshape(B, num_chunks, size, *x.shape[2:]), 1, 0) for x in (x_BLD, targets_BL))
+    _, found = jax.lax.scan(jax.checkpoint(step, prevent_cse=False), None, tuple(chunks))
+    return jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1).reshape(B, -1)[:, :L], found)
 
 
 def weighted(value_BL: jax.Array, weights_BL: jax.Array) -> Term:

@@ -1,9 +1,22 @@
+import re
+
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from jax.sharding import NamedSharding
 
 from t5x_like import losses
+from t5x_like.features import Features
+from t5x_like.models.heads import ScaledTiedHead, TiedHead, UntiedHead
+from t5x_like.models.initializers import normal_init
+from t5x_like.models.layers import Embedding, sizes_of, unsharded
+from t5x_like.models.parameters import merge, split
+from t5x_like.models.stack import Hidden
+from t5x_like.partitioning.axis_rules import AxisRules, constrain
+from t5x_like.partitioning.mesh import make_mesh
 
 
 def random_logits(shape=(4, 6, 11)):
@@ -64,6 +77,112 @@ def test_places_of_weight_zero_count_for_nothing_even_if_not_a_number():
 
 
 @pytest.mark.parametrize("wrong", [{"z_loss": -1e-4}, {"label_smoothing": 1.0}, {"label_smoothing": -0.1}])
-def test_impossible_settings_are_refused(wrong):
+@pytest.mark.parametrize("loss", [losses.CrossEntropy, losses.ChunkedCrossEntropy])
+def test_impossible_settings_are_refused(loss, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        losses.CrossEntropy(**wrong)
+        loss(**wrong)
+
+
+class HeadAlone(nnx.Module):
+    """A model whose hidden states are its tokens."""
+
+    def __init__(self, head, *, dtype="float32", shard=unsharded):
+        sizes = sizes_of(d_model=8, num_heads=1, num_kv_heads=1, head_dim=8, d_ff=8, dtype=dtype)
+        parts = {"vocab_size": VOCAB, "init": normal_init(num_layers=1, head_dim=8, stddev=1.0)}
+        parts["rngs"] = nnx.Rngs(params=jax.random.key(0))
+        self.embedding, self.head, self.shard = Embedding(sizes, **parts), head(sizes, **parts), shard
+
+    def hidden(self, features, *, dropout_key=None):
+        return Hidden(features.tokens, {"layers": losses.Term(jnp.ones(()), jnp.ones(()))})
+
+    def logits(self, x_BLD):
+        logits_BLV = self.head(x_BLD, self.embedding.table[...])
+        return self.shard(logits_BLV, "batch", "length", "vocab_activation")
+
+
+VOCAB, LENGTH = 48, 21
+
+
+def hidden_batch(rows=4):
+    keys = jax.random.split(jax.random.key(3), 3)
+    return Features(
+        tokens=jax.random.normal(keys[0], (rows, LENGTH, 8)),
+        targets=jax.random.randint(keys[1], (rows, LENGTH), 0, VOCAB),
+        loss_weights=jax.random.bernoulli(keys[2], 0.8, (rows, LENGTH)).astype(jnp.float32),
+        segment_ids=None,
+        positions=None,
+        attn_order=None,
+    )
+
+
+def loss_and_gradients(loss, model):
+    """Of the parameters by name, and of the hidden states; a function of both."""
+    graphdef, params, _ = split(model)
+
+    def total(params, x, batch):
+        terms = loss(merge(graphdef, params), batch._replace(tokens=x), None)
+        return sum(term.sum / term.weight for term in terms.values())
+
+    return jax.value_and_grad(total, argnums=(0, 1)), params
+
+
+SETTINGS = {"z_loss": 1e-2, "label_smoothing": 0.1}
+
+
+@pytest.mark.parametrize("head", [UntiedHead, TiedHead, ScaledTiedHead])
+@pytest.mark.parametrize("chunk_size", [1, 8, 64])
+def test_chunks_change_neither_loss_nor_gradients(head, chunk_size):
+    """21 places: by 1, by 7 (the even cut of 8 at most), and at once."""
+    batch = hidden_batch()
+    whole, params = loss_and_gradients(losses.CrossEntropy(**SETTINGS), HeadAlone(head))
+    chunked, _ = loss_and_gradients(losses.ChunkedCrossEntropy(**SETTINGS, chunk_size=chunk_size), HeadAlone(head))
+    found, expected = (jax.jit(f)(params, batch.tokens, batch) for f in (chunked, whole))
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+
+
+def test_chunks_change_nothing_on_a_mesh_over_rows_and_vocabulary():
+    batch, rules, mesh = hidden_batch(), AxisRules(), make_mesh(data=2, fsdp=2, tensor=2)
+    loss = losses.ChunkedCrossEntropy(**SETTINGS, chunk_size=8)
+    alone, params = loss_and_gradients(loss, HeadAlone(UntiedHead))
+    split_up, _ = loss_and_gradients(loss, HeadAlone(UntiedHead, shard=constrain(mesh, rules)))
+    axes = split(HeadAlone(UntiedHead)).axes
+    placed = {name: jax.device_put(x, NamedSharding(mesh, rules.spec(*axes[name]))) for name, x in params.items()}
+    rows = jax.device_put(batch, NamedSharding(mesh, rules.spec("batch")))
+    program = jax.jit(split_up).lower(placed, rows.tokens, rows).compile()
+    found, expected = program(placed, rows.tokens, rows), jax.jit(alone)(params, batch.tokens, batch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+    # A device's logits are [4 / 4 rows, 7 places, 48 / 2 words]; no larger ones may be brought together.
+    gathered = re.findall(r"(\S+) all-(?:gather|to-all)\(", program.as_text())
+    assert not [shape for shape in gathered if f",{VOCAB}]" in shape and "7," in shape], gathered
+
+
+def sizes_made(jaxpr):
+    for equation in jaxpr.eqns:
+        yield from (out.aval.size for out in equation.outvars)
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from sizes_made(inner)
+
+
+@pytest.mark.parametrize(
+    "loss, holds", [(losses.CrossEntropy(), True), (losses.ChunkedCrossEntropy(chunk_size=8), False)]
+)
+def test_chunks_never_make_an_array_of_tokens_times_vocabulary(loss, holds):
+    batch = hidden_batch()
+    function, params = loss_and_gradients(loss, HeadAlone(UntiedHead, dtype="bfloat16"))
+    largest = max(sizes_made(jax.make_jaxpr(function)(params, batch.tokens, batch).jaxpr))
+    assert (largest >= batch.targets.size * VOCAB) == holds
+
+
+def test_held_out_metrics_by_chunks_are_those_of_the_whole():
+    batch, model = hidden_batch(), HeadAlone(TiedHead)
+    long = jax.tree.map(lambda x: jnp.tile(x, (1, 9, *[1] * (x.ndim - 2))), batch)  # 189 places
+    for name, term in losses.token_metrics(model, batch).items():
+        np.testing.assert_allclose(losses.token_metrics(model, long)[name], 9 * jnp.array(term), rtol=1e-5)
+    logits, right = model.logits(batch.tokens), losses.token_metrics(model, batch)["accuracy"]
+    assert right.sum == ((jnp.argmax(logits, -1) == batch.targets) * batch.loss_weights).sum()
+
+
+def test_a_chunk_has_places():
+    with pytest.raises(ValueError, match="chunk_size 0 must be at least 1"):
+        losses.ChunkedCrossEntropy(chunk_size=0)

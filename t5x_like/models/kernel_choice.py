@@ -1,4 +1,12 @@
-"""The fastest kernel that computes a request exactly, on the device that is there."""
+"""The kernel that suits a request on the device that is there; all of them compute it exactly.
+
+Where `xla` ends is measured on two busy CPU cores: forward and backward of a row, 8 heads of 64, float32, medians of 5,
+in milliseconds, causal and bidirectional. The order on accelerators was not measured; there it also bounds memory.
+
+  length       256         512          1024          2048           4096
+  xla       6.7   7.8   36   54     153   132     884   661    3882   4778
+  chunked   6.2    10   31   79      85   111     271   398     953   3077
+"""
 
 import jax
 
@@ -8,7 +16,7 @@ from t5x_like.models.chunked_attention import chunked
 from t5x_like.models.cudnn_attention import cudnn
 from t5x_like.models.kv_cache import KeysValues
 
-MOST_PAIRS = 2048 * 2048
+MOST_PAIRS = 512 * 512
 
 
 def auto(

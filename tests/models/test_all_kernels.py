@@ -288,12 +288,12 @@ def test_auto_takes_the_kernel_that_fits_the_device_and_the_length(monkeypatch):
         )
         return asked.pop()
 
-    assert choose(1024, jnp.bfloat16) == "xla"
-    assert choose(8192, jnp.bfloat16) == "chunked"
+    assert choose(512, jnp.bfloat16) == "xla"
+    assert choose(1024, jnp.bfloat16) == "chunked"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(cudnn_attention, "max_head_dim", lambda: 128)
-    assert choose(1024, jnp.bfloat16) == choose(8192, jnp.bfloat16) == "cudnn"
-    assert choose(1024, jnp.float32) == "xla"
+    assert choose(512, jnp.bfloat16) == choose(8192, jnp.bfloat16) == "cudnn"
+    assert choose(512, jnp.float32) == "xla"
     assert choose(8192, jnp.bfloat16, softcap=30.0) == "chunked"
 
 

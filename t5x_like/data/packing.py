@@ -48,50 +48,65 @@ def smallest_residual(lengths: np.ndarray, capacities: np.ndarray) -> np.ndarray
     """Fills one row after another, each time with the example that leaves the least free space in the weighted 2-norm.
 
     The norm-based greedy of Panigrahy et al., "Heuristics for Vector Bin Packing" (2011), section 4.2; the weight of a
-    side is what the remaining examples need of it. One example costs about ten operations on short arrays, so the two
-    sides are written out; lengths are whole numbers in float64, so every machine finds the same rows.
+    side is what the unplaced examples need of it. Lengths are whole numbers and their squares come from tables of
+    float64, so every machine finds the same rows.
     """
     fills_a_row = (lengths == capacities).all(axis=1)  # leaves nothing, so the greedy would take it first, and alone
-    num_full = int(fills_a_row.sum())
+    row = int(fills_a_row.sum())
     rows = np.empty(len(lengths), np.int64)
-    rows[fills_a_row] = np.arange(num_full)
+    rows[fills_a_row] = np.arange(row)
     unplaced = np.flatnonzero(~fills_a_row)
-    inputs, targets = np.ascontiguousarray(lengths[unplaced].T, np.float64)
-    capacity = capacities.astype(np.float64).tolist()
-    for row in range(num_full, len(lengths)):
-        if not len(unplaced):
-            break
-        taken = _fill_row(inputs, targets, capacity)
-        rows[unplaced[taken]] = row
-        left = np.ones(len(unplaced), bool)
-        left[taken] = False
-        unplaced, inputs, targets = unplaced[left], inputs[left], targets[left]
+    needed = lengths[unplaced].sum(axis=0).tolist()
+    tables = [_SquareTable(capacity) for capacity in capacities.tolist()]
+    while num_unplaced := len(unplaced):
+        inputs, targets = np.ascontiguousarray(lengths[unplaced].T)
+        few = num_unplaced - num_unplaced // 8  # until then to pass over placed examples costs less than to drop them
+        while num_unplaced and num_unplaced >= few:
+            taken = _fill_row(inputs, targets, tables, needed)
+            rows[unplaced[taken]] = row
+            row += 1
+            num_unplaced -= len(taken)
+        unplaced = unplaced[inputs <= capacities[0]]
     return rows
 
 
-def _fill_row(inputs: np.ndarray, targets: np.ndarray, capacity: list[float]) -> list[int]:
-    """Which of the examples, given by the lengths of their sides, go together into one empty row."""
-    free_inputs, free_targets = capacity
-    weight_inputs = float(inputs.sum()) / free_inputs**3
-    weight_targets = float(targets.sum()) / free_targets**3
-    shortest_inputs, shortest_targets = float(inputs.min()), float(targets.min())
+class _SquareTable:
+    """weight * (free - length)^2 at index length, for any number of free places; infinite where length > free."""
+
+    def __init__(self, capacity: int):
+        self.capacity = capacity
+        self._squares = np.arange(capacity, -1, -1, np.float64) ** 2
+        self._weighted = np.full(2 * (capacity + 1), np.inf)
+
+    def weigh(self, weight: float) -> None:
+        np.multiply(self._squares, weight, out=self._weighted[: self.capacity + 1])
+
+    def at(self, free: int) -> np.ndarray:
+        return self._weighted[self.capacity - free :]
+
+
+def _fill_row(inputs: np.ndarray, targets: np.ndarray, tables: list[_SquareTable], needed: list[int]) -> list[int]:
+    """Which of the examples, given by the lengths of their sides, go together into one empty row.
+
+    Their `inputs` become longer than a row, so that none fits another, and `needed` loses their lengths.
+    """
+    for table, tokens in zip(tables, needed, strict=True):
+        table.weigh(tokens / table.capacity**3)
+    free_inputs, free_targets = (table.capacity for table in tables)
+    shortest_inputs, shortest_targets = int(inputs.min()), int(targets.min())
     taken = []
-    while len(taken) < len(inputs) and free_inputs >= shortest_inputs and free_targets >= shortest_targets:
-        left_inputs, left_targets = free_inputs - inputs, free_targets - targets
-        too_long = np.minimum(left_inputs, left_targets) < 0
-        left_inputs *= left_inputs
-        left_targets *= left_targets
-        left_inputs *= weight_inputs
-        left_targets *= weight_targets
-        left_inputs += left_targets
-        left_inputs[too_long] = np.inf
-        left_inputs[taken] = np.inf
-        best = int(left_inputs.argmin())
-        if left_inputs[best] == np.inf:
+    while free_inputs >= shortest_inputs and free_targets >= shortest_targets:
+        norms = tables[0].at(free_inputs).take(inputs)
+        norms += tables[1].at(free_targets).take(targets)
+        best = int(norms.argmin())
+        if norms[best] == np.inf:
             break
         taken.append(best)
-        free_inputs -= float(inputs[best])
-        free_targets -= float(targets[best])
+        free_inputs -= int(inputs[best])
+        free_targets -= int(targets[best])
+        inputs[best] = tables[0].capacity + 1
+    needed[0] -= tables[0].capacity - free_inputs
+    needed[1] -= tables[1].capacity - free_targets
     return taken
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from t5x_like.models import attention_kernels
 from t5x_like.models.attention_kernels import Scores, Visible
@@ -71,8 +72,8 @@ class Attention(nnx.Module):
         v_BMGH = add_bias(project(x_BMD, self.value[...], dtype=self.dtype), self.value_bias)
         k_BMGH = self.turn(k_BMGH, self.key_norm, positions_BMP)
         return KeysValues(
-            self.shard(k_BMGH, "batch", "length", "heads_activation", None),
-            self.shard(v_BMGH, "batch", "length", "heads_activation", None),
+            checkpoint_name(self.shard(k_BMGH, "batch", "length", "heads_activation", None), "key"),
+            checkpoint_name(self.shard(v_BMGH, "batch", "length", "heads_activation", None), "value"),
         )
 
     def __call__(
@@ -88,7 +89,7 @@ class Attention(nnx.Module):
         """What the tokens of `x` read of `seen`; cross attention has neither positions nor bias."""
         q_BLNH = add_bias(project(x_BLD, self.query[...], dtype=self.dtype), self.query_bias)
         q_BLNH = self.turn(q_BLNH, self.query_norm, positions_BLP)
-        q_BLNH = self.shard(q_BLNH, "batch", "length", "heads_activation", None)
+        q_BLNH = checkpoint_name(self.shard(q_BLNH, "batch", "length", "heads_activation", None), "query")
         y_BLNH = self.kernel(
             q_BLNH * self.logit_scale,
             seen,
@@ -97,8 +98,9 @@ class Attention(nnx.Module):
             dropout_key=dropout_key,
             dropout_rate=self.dropout_rate,
         )
-        y_BLNH = self.shard(y_BLNH, "batch", "length", "heads_activation", None)
-        return add_bias(project(y_BLNH, self.out[...], dtype=self.dtype, num_contracted=2), self.out_bias)
+        y_BLNH = checkpoint_name(self.shard(y_BLNH, "batch", "length", "heads_activation", None), "attention")
+        out_BLD = checkpoint_name(project(y_BLNH, self.out[...], dtype=self.dtype, num_contracted=2), "attention_out")
+        return add_bias(out_BLD, self.out_bias)
 
     def turn(self, x_BLNH: jax.Array, norm: nnx.Module | None, positions_BLP: jax.Array | None) -> jax.Array:
         x_BLNH = x_BLNH if norm is None else norm(x_BLNH)

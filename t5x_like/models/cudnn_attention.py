@@ -35,7 +35,16 @@ def arguments(q_BLNH: jax.Array, seen: KeysValues, visible: Visible, scores: Sco
 
 def refusal(q_BLNH: jax.Array, seen: KeysValues, visible: Visible, scores: Scores, dropout_rate: float) -> str | None:
     """Why cuDNN cannot compute this exactly, in one sentence with the remedy; None if it can."""
-    H, lengths = q_BLNH.shape[3], (q_BLNH.shape[1], seen.keys_BMGH.shape[1])
+    lengths = q_BLNH.shape[1], seen.keys_BMGH.shape[1]
+    reason = lacks(q_BLNH, scores, dropout_rate)
+    if reason is None and (lengths[0] % 2 or lengths[1] % 2):
+        return f"kernel cudnn has no gradient for {lengths[0]} queries and {lengths[1]} keys; make both even"
+    return reason
+
+
+def lacks(q_BLNH: jax.Array, scores: Scores, dropout_rate: float) -> str | None:
+    """What no form of cuDNN's attention has, in one sentence with the remedy; None if all is there."""
+    H = q_BLNH.shape[3]
     if jax.default_backend() != "gpu":
         return f"kernel cudnn runs on NVIDIA GPUs and this is a {jax.default_backend()}; use chunked"
     if q_BLNH.dtype not in (jnp.bfloat16, jnp.float16):
@@ -47,8 +56,6 @@ def refusal(q_BLNH: jax.Array, seen: KeysValues, visible: Visible, scores: Score
     for name, value in absent.items():
         if value is not None:
             return f"kernel cudnn has no {name}; use chunked"
-    if lengths[0] % 2 or lengths[1] % 2:
-        return f"kernel cudnn has no gradient for {lengths[0]} queries and {lengths[1]} keys; make both even"
     if H % 8 or max_head_dim() < H:
         return f"kernel cudnn has no head_dim {H}; use a multiple of 8 up to {max_head_dim()}, or chunked"
     return None
@@ -56,4 +63,8 @@ def refusal(q_BLNH: jax.Array, seen: KeysValues, visible: Visible, scores: Score
 
 def max_head_dim() -> int:
     """256 since compute capability 9.0 (Hopper), 128 before."""
-    return 256 if float(jax.devices()[0].compute_capability) >= 9.0 else 128
+    return 256 if compute_capability() >= 9.0 else 128
+
+
+def compute_capability() -> float:
+    return float(jax.devices()[0].compute_capability)

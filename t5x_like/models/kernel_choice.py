@@ -6,14 +6,20 @@ in milliseconds, causal and bidirectional. The order on accelerators was not mea
   length       256         512          1024          2048           4096
   xla       6.7   7.8   36   54     153   132     884   661    3882   4778
   chunked   6.2    10   31   79      85   111     271   398     953   3077
+
+On an H100, forward and backward of 4 rows of 4,096 places, 32 heads of 64 over 8 key heads, bfloat16, four causal
+segments a row: cudnn 7.7 ms, cudnn_packed 1.2 ms.
 """
+
+import functools
 
 import jax
 
-from t5x_like.models import cudnn_attention
+from t5x_like.models import cudnn_attention, cudnn_packed_attention
 from t5x_like.models.attention_kernels import Scores, Visible, xla
 from t5x_like.models.chunked_attention import chunked
 from t5x_like.models.cudnn_attention import cudnn
+from t5x_like.models.cudnn_packed_attention import cudnn_packed
 from t5x_like.models.kv_cache import KeysValues
 
 MOST_PAIRS = 512 * 512
@@ -25,15 +31,20 @@ def auto(
     visible: Visible,
     scores: Scores,
     *,
+    order: str | None = None,
     dropout_key: jax.Array | None = None,
     dropout_rate: float = 0.0,
 ) -> jax.Array:
-    """cudnn where it can; else xla up to `MOST_PAIRS` pairs of a query and a key in a row, and chunked above."""
+    """The fastest exact one: cudnn_packed, cudnn, xla up to `MOST_PAIRS` pairs of a query and a key in a row, chunked.
+
+    order   'causal' or 'bidirectional': what all rows of this attention have, as `cudnn_packed` is told; None: any
+    """
     rate = 0.0 if dropout_key is None else dropout_rate
-    if cudnn_attention.refusal(q_BLNH, seen, visible, scores, rate) is None:
+    kernel = chunked
+    if order and cudnn_packed_attention.refusal(q_BLNH, seen, scores, order, rate) is None:
+        kernel = functools.partial(cudnn_packed, order=order)
+    elif cudnn_attention.refusal(q_BLNH, seen, visible, scores, rate) is None:
         kernel = cudnn
     elif q_BLNH.shape[1] * seen.keys_BMGH.shape[1] <= MOST_PAIRS:
         kernel = xla
-    else:
-        kernel = chunked
     return kernel(q_BLNH, seen, visible, scores, dropout_key=dropout_key, dropout_rate=dropout_rate)

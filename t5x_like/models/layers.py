@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from t5x_like.losses import Term
 from t5x_like.models.initializers import Initializer, Initializers
@@ -180,10 +181,11 @@ class Mlp(nnx.Module):
     def __call__(
         self, x_BLD: jax.Array, is_real_BL: jax.Array, *, dropout_key: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, Term]]:
-        up_BLF = add_bias(project(x_BLD, self.up[...], dtype=self.dtype), self.up_bias)
-        y_BLF = dropout(self.activation(up_BLF), dropout_key, rate=self.dropout_rate)
+        up_BLF = checkpoint_name(project(x_BLD, self.up[...], dtype=self.dtype), "mlp_in")
+        y_BLF = dropout(self.activation(add_bias(up_BLF, self.up_bias)), dropout_key, rate=self.dropout_rate)
         y_BLF = self.shard(y_BLF, "batch", "length", "mlp_activation")
-        return add_bias(project(y_BLF, self.down[...], dtype=self.dtype), self.down_bias), {}
+        down_BLD = checkpoint_name(project(y_BLF, self.down[...], dtype=self.dtype), "mlp_out")
+        return add_bias(down_BLD, self.down_bias), {}
 
 
 class GatedMlp(nnx.Module):
@@ -209,11 +211,11 @@ class GatedMlp(nnx.Module):
     def __call__(
         self, x_BLD: jax.Array, is_real_BL: jax.Array, *, dropout_key: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, Term]]:
-        gate_BLF = self.activation(project(x_BLD, self.gate[...], dtype=self.dtype))
-        y_BLF = gate_BLF * project(x_BLD, self.up[...], dtype=self.dtype)
-        y_BLF = dropout(y_BLF, dropout_key, rate=self.dropout_rate)
+        gate_BLF = checkpoint_name(project(x_BLD, self.gate[...], dtype=self.dtype), "mlp_in")
+        up_BLF = checkpoint_name(project(x_BLD, self.up[...], dtype=self.dtype), "mlp_in")
+        y_BLF = dropout(self.activation(gate_BLF) * up_BLF, dropout_key, rate=self.dropout_rate)
         y_BLF = self.shard(y_BLF, "batch", "length", "mlp_activation")
-        return project(y_BLF, self.down[...], dtype=self.dtype), {}
+        return checkpoint_name(project(y_BLF, self.down[...], dtype=self.dtype), "mlp_out"), {}
 
 
 class Embedding(nnx.Module):

@@ -123,7 +123,7 @@ def gpu_that_is_told(monkeypatch, request):
     """For the refusals of cudnn; the arithmetic stays on the CPU."""
     if "cudnn" in request.node.name:
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-        monkeypatch.setattr(cudnn_attention, "max_head_dim", lambda: 256)
+        monkeypatch.setattr(cudnn_attention, "compute_capability", lambda: 9.0)
 
 
 def packed(length):
@@ -277,24 +277,27 @@ def test_chunks_must_have_places():
 
 def test_auto_takes_the_kernel_that_fits_the_device_and_the_length(monkeypatch):
     asked = []
-    for name in ("xla", "chunked", "cudnn"):
+    for name in ("xla", "chunked", "cudnn", "cudnn_packed"):
         monkeypatch.setattr(kernel_choice, name, lambda q, *_, name=name, **__: asked.append(name) or q)
 
-    def choose(length, dtype, **scores):
+    def choose(length, dtype, order=None, **scores):
         q = jax.ShapeDtypeStruct((1, length, N, H), dtype)
         ids = jax.ShapeDtypeStruct((1, length), jnp.int32)
-        jax.eval_shape(
-            lambda q, ids: kernel_choice.auto(q, KeysValues(q, q), Visible(*[ids] * 6), Scores(**scores)), q, ids
-        )
+        auto = functools.partial(kernel_choice.auto, order=order)
+        jax.eval_shape(lambda q, ids: auto(q, KeysValues(q, q), Visible(*[ids] * 6), Scores(**scores)), q, ids)
         return asked.pop()
 
     assert choose(512, jnp.bfloat16) == "xla"
     assert choose(1024, jnp.bfloat16) == "chunked"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(cudnn_attention, "max_head_dim", lambda: 128)
+    monkeypatch.setattr(cudnn_attention, "compute_capability", lambda: 8.0)
     assert choose(512, jnp.bfloat16) == choose(8192, jnp.bfloat16) == "cudnn"
     assert choose(512, jnp.float32) == "xla"
     assert choose(8192, jnp.bfloat16, softcap=30.0) == "chunked"
+    assert choose(512, jnp.bfloat16, "causal") == "cudnn"  # before Hopper
+    monkeypatch.setattr(cudnn_attention, "compute_capability", lambda: 9.0)
+    assert choose(512, jnp.bfloat16, "causal") == choose(512, jnp.float16, "bidirectional") == "cudnn_packed"
+    assert choose(512, jnp.bfloat16, "causal", softcap=30.0) == "xla"
 
 
 @pytest.mark.parametrize(

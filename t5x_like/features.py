@@ -24,6 +24,9 @@ class Features(NamedTuple):
     positions     int32   [B, L, P]  counted from 0 in each segment; P = 1 except for 2-D positions (GLM)
     attn_order    int32   [B, L]     who may look at whom, see `may_attend`
     type_ids      int32   [B, L]     or None: segment types (BERT), languages (XLM)
+    patches       float32 [B, I, C]  or None: an image's patches, each C numbers (height * width * channels)
+    aux           {name: [B, L]}     or None: what further terms of a loss read, at the place that it belongs to; other
+                                     places are told as distances, so that packing changes nothing
     encoder       Features or None: the other side of an encoder-decoder; its targets and loss_weights are None
     """
 
@@ -34,6 +37,8 @@ class Features(NamedTuple):
     positions: Any
     attn_order: Any
     type_ids: Any = None
+    patches: Any = None
+    aux: dict[str, Any] | None = None
     encoder: "Features | None" = None
 
 

@@ -40,15 +40,34 @@ def noise_counts(length: int, density: float, mean_span: float) -> tuple[int, in
 
 def compositions(rng: np.random.Generator, n: int, total: int, parts: int) -> np.ndarray:
     """n uniformly random ways to write `total` as a sum of `parts` positive integers, int64 [n, parts]."""
-    if parts == 1:
-        return np.full((n, 1), total)
-    # The places of the smallest of so many random numbers. Each number carries its place in its last bits, because to
-    # partition numbers is four times as fast as to partition their indices.
-    places = np.uint64((1 << (total - 1).bit_length()) - 1)
-    numbers = rng.integers(0, 1 << 64, (n, total - 1), np.uint64) & ~places | np.arange(total - 1, dtype=np.uint64)
-    chosen = np.partition(numbers, parts - 2, axis=1)[:, : parts - 1] & places
-    cuts = np.sort(chosen, axis=1).astype(np.int64) + 1
+    cuts = distinct_places(rng, n, total - 1, parts - 1) + 1
     return np.diff(cuts, axis=1, prepend=0, append=total)
+
+
+def distinct_places(rng: np.random.Generator, n: int, num_places: int, count: int) -> np.ndarray:
+    """n uniformly random sets of `count` of the numbers below `num_places`, each in order, int64 [n, count]."""
+    if count * count > 2 * num_places:
+        return smallest_of_keys(rng, n, num_places, count)
+    # Numbers drawn with repetition, and drawn again as a whole until none repeats: of few among many that is 2 draws.
+    chosen = np.empty((n, count), np.int64)
+    missing = np.arange(n)
+    while len(missing):
+        drawn = np.sort(rng.integers(0, num_places, (len(missing), count)), axis=1)
+        repeats = (drawn[:, 1:] == drawn[:, :-1]).any(axis=1)
+        chosen[missing[~repeats]] = drawn[~repeats]
+        missing = missing[repeats]
+    return chosen
+
+
+def smallest_of_keys(rng: np.random.Generator, n: int, num_places: int, count: int) -> np.ndarray:
+    """`distinct_places` by a random key for every place: the places of the smallest keys."""
+    if not count:
+        return np.zeros((n, 0), np.int64)
+    # Each key carries its place in its last bits: to partition numbers is four times as fast as to partition indices.
+    places = np.uint64((1 << (num_places - 1).bit_length()) - 1)
+    keys = rng.integers(0, 1 << 64, (n, num_places), np.uint64) & ~places | np.arange(num_places, dtype=np.uint64)
+    chosen = np.partition(keys, count - 1, axis=1)[:, :count] & places
+    return np.sort(chosen, axis=1).astype(np.int64)
 
 
 def random_prefix(rng: np.random.Generator, lengths: np.ndarray, *, density: float) -> np.ndarray:

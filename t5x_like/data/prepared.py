@@ -2,7 +2,8 @@
 a folder never imports or unpickles a name found in it.
 
   DIR/<task>/task.json                              features, objective as data, vocabulary, counts, fingerprint
-  DIR/<task>/<split>-00000-of-00008.array_record    a record per document, or per part of a long one
+  DIR/<task>/<split>-00000-of-00008.array_record    records of one example (a document, or a part of a long one) or
+                                                    of several short ones, which are read and shuffled together
   DIR/<task>/<tokenizer file>                       a copy
   DIR/<mixture>.mixture.json                        {"name": ..., "tasks": {task: rate}}
 """
@@ -22,10 +23,9 @@ from array_record.python import array_record_module
 from t5x_like.data.ragged import Documents, Ragged
 from t5x_like.vocabularies import load
 
-FORMAT = 1
+FORMAT = 2
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # random access: 6 us a record, against 360 with read-ahead
-_ENDS_DOCUMENT = 1
 
 
 def check_name(name: str) -> str:
@@ -35,47 +35,71 @@ def check_name(name: str) -> str:
     return name
 
 
-def encode_record(features: dict[str, np.ndarray], dtypes: dict[str, str], *, ends_document: bool = True) -> bytes:
-    """One byte of flags, the length of each feature as uint32, then the ids in the order of `dtypes`, little-endian."""
-    lengths = (len(features[name]) for name in dtypes)
-    header = struct.pack(f"<B{len(dtypes)}I", _ENDS_DOCUMENT * ends_document, *lengths)
+def encode_record(examples: list[dict[str, np.ndarray]], ends: list[bool], dtypes: dict[str, str]) -> bytes:
+    """Several examples as bytes, little-endian; `ends` says which of them end their documents.
+
+    uint32 n | uint8 ends[n] | uint32 lengths[n] of each feature | the ids of all examples, one feature after another
+    """
+    lengths = [[len(example[name]) for example in examples] for name in dtypes]
+    header = struct.pack("<I", len(ends)) + bytes(ends) + np.array(lengths, "<u4").tobytes()
     little = {name: np.dtype(dtype).newbyteorder("<") for name, dtype in dtypes.items()}
-    return header + b"".join(np.asarray(features[name]).astype(dtype).tobytes() for name, dtype in little.items())
+    ids = (np.asarray(example[name]).astype(dtype).tobytes() for name, dtype in little.items() for example in examples)
+    return header + b"".join(ids)
 
 
 def decode_records(records: list[bytes], dtypes: dict[str, str]) -> Documents:
     """The inverse of `encode_record`, for many records at once."""
-    header = struct.Struct(f"<B{len(dtypes)}I")
-    heads = np.array([header.unpack_from(record) for record in records], np.int64).reshape(-1, 1 + len(dtypes))
-    features, begin = {}, np.full(len(records), header.size)
-    for column, (name, dtype) in enumerate(dtypes.items(), start=1):
-        end = begin + heads[:, column] * np.dtype(dtype).itemsize
-        data = b"".join(record[b:e] for record, b, e in zip(records, begin.tolist(), end.tolist(), strict=True))
-        features[name] = Ragged(np.frombuffer(data, dtype).astype(np.int32), heads[:, column])
-        begin = end
-    return Documents(features, (heads[:, 0] & _ENDS_DOCUMENT) > 0)
+    counts = [int.from_bytes(record[:4], "little") for record in records]
+    ends = [np.frombuffer(record, np.uint8, n, 4) for record, n in zip(records, counts, strict=True)]
+    heads = [np.frombuffer(record, "<u4", n * len(dtypes), 4 + n) for record, n in zip(records, counts, strict=True)]
+    begins = [4 + n + 4 * n * len(dtypes) for n in counts]
+    features = {}
+    for column, (name, dtype) in enumerate(dtypes.items()):
+        lengths = [head[n * column : n * (column + 1)] for head, n in zip(heads, counts, strict=True)]
+        stops = [b + int(l.sum()) * np.dtype(dtype).itemsize for b, l in zip(begins, lengths, strict=True)]
+        data = b"".join(record[b:e] for record, b, e in zip(records, begins, stops, strict=True))
+        values = np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).astype(np.int32)
+        features[name], begins = Ragged(values, np.concatenate(lengths).astype(np.int64)), stops
+    return Documents(features, np.concatenate(ends).astype(bool))
 
 
 class ShardWriter:
-    """Writes one shard under a temporary name; `close` renames it and returns its row of task.json."""
+    """Writes one shard under a temporary name; `close` renames it and returns its row of task.json.
 
-    def __init__(self, path: str | os.PathLike, dtypes: dict[str, str]):
-        self.path, self.dtypes, self.examples = pathlib.Path(path), dtypes, 0
+    tokens_per_record   examples are put into one record until it has so many tokens, all features together: to read a
+                        record costs 10 us, whatever it holds
+    """
+
+    def __init__(self, path: str | os.PathLike, dtypes: dict[str, str], *, tokens_per_record: int = 2048):
+        self.path, self.dtypes, self.examples, self.records = pathlib.Path(path), dtypes, 0, 0
+        self._tokens_per_record, self._waiting, self._ends, self._tokens = tokens_per_record, [], [], 0
         self._temporary = self.path.with_name(self.path.name + ".tmp")
         self._writer = array_record_module.ArrayRecordWriter(str(self._temporary), "group_size:1")
 
     def write(self, features: dict[str, np.ndarray], *, ends_document: bool = True) -> None:
-        self._writer.write(encode_record(features, self.dtypes, ends_document=ends_document))
+        self._waiting.append(features)
+        self._ends.append(ends_document)
+        self._tokens += sum(len(features[name]) for name in self.dtypes)
         self.examples += 1
+        if self._tokens >= self._tokens_per_record:
+            self._write_record()
+
+    def _write_record(self) -> None:
+        self._writer.write(encode_record(self._waiting, self._ends, self.dtypes))
+        self._waiting, self._ends, self._tokens = [], [], 0
+        self.records += 1
 
     def close(self) -> dict:
+        if self._waiting:
+            self._write_record()
         self._writer.close()
         with self._temporary.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
         num_bytes = self._temporary.stat().st_size
         self._temporary.rename(self.path)
-        return {"file": self.path.name, "examples": self.examples, "bytes": num_bytes, "sha256": digest}
+        counts = {"examples": self.examples, "records": self.records}
+        return {"file": self.path.name, **counts, "bytes": num_bytes, "sha256": digest}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,7 +127,7 @@ class PreparedSplit:
         self.task, self.name = task, name
         self.counts = task.manifest["splits"][name]
         self._paths = [task.folder / shard["file"] for shard in self.counts["shards"]]
-        self._ends = np.cumsum([shard["examples"] for shard in self.counts["shards"]])
+        self._ends = np.cumsum([shard["records"] for shard in self.counts["shards"]])
         self._readers: dict[int, array_record_module.ArrayRecordReader] = {}
         for path, shard in zip(self._paths, self.counts["shards"], strict=True):
             num_bytes = path.stat().st_size if path.exists() else 0
@@ -131,7 +155,7 @@ class PreparedSplit:
         records: list[bytes] = [b""] * len(indices)
         for shard in np.unique(shard_of):
             here = np.flatnonzero(shard_of == shard)
-            first = self._ends[shard] - self.counts["shards"][shard]["examples"]
+            first = self._ends[shard] - self.counts["shards"][shard]["records"]
             for place, record in zip(here, self._read_shard(shard, indices[here] - first), strict=True):
                 records[place] = record
         return decode_records(records, self.task.dtypes)

@@ -51,7 +51,10 @@ def index_within(lengths: np.ndarray) -> np.ndarray:
 
 def gather(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Ragged:
     """The ranges [start, start + length) of `values`, one sequence each."""
-    return Ragged(values[np.repeat(starts, lengths) + index_within(lengths)], lengths)
+    num_values = lengths.cumsum()
+    source = np.repeat(starts - num_values + lengths, lengths)
+    source += np.arange(len(source))
+    return Ragged(values[source], lengths)
 
 
 def take(ragged: Ragged, indices: np.ndarray) -> Ragged:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from t5x_like.data import mixing, packing, ragged
+from t5x_like.data import mixing, packing, ragged, rendering
 from t5x_like.data.examples import Context, Examples
 from t5x_like.data.prepared import PreparedSplit
 from t5x_like.data.rendering import Side
@@ -63,7 +63,7 @@ class TaskExamples:
                 break
             taken = min(count, available - used)
             if taken:
-                parts.append([_slice(side, used, used + taken) for side in sides])
+                parts.append([side.cut(used, used + taken) for side in sides])
             count -= taken
             self.position = (block, used + taken) if used + taken < available else (block + 1, 0)
         return parts
@@ -105,12 +105,12 @@ class Stream:
             for task, position in zip(plan.tasks, positions, strict=True)
         ]
         self._rows: Table | None = None
-        self._state_of_block = (draws, [tuple(position) for position in positions])
+        self._state_of_block = (draws, tuple(tuple(position) for position in positions))
 
-    def state(self) -> list:
-        """[draws, row, [[block, used] per task]]: plain integers."""
+    def state(self) -> tuple[int, int, tuple[tuple[int, int], ...]]:
+        """(draws, row, (block, used) per task): plain integers, which JSON keeps as lists."""
         draws, positions = self._state_of_block
-        return [draws, self._row, [list(position) for position in positions]]
+        return draws, self._row, positions
 
     def take(self, count: int) -> list[Table]:
         """The next `count` rows as pieces to join; fewer only at the end of tasks that do not repeat."""
@@ -120,19 +120,19 @@ class Stream:
                 self._rows = self._build()
             if self._rows is None:
                 break
-            piece = self._rows.cut(self._row, self._row + count)
-            taken = len(piece.numbers)
-            if taken:
-                pieces.append(piece)
-            count -= taken
-            self._row += taken
-            if self._row >= len(self._rows.numbers):
+            numbers, sides = self._rows
+            piece = numbers[self._row : self._row + count]
+            if len(piece):
+                pieces.append(Table(piece, sides))
+            count -= len(piece)
+            self._row += len(piece)
+            if self._row >= len(numbers):
                 self._begin_next_block()
         return pieces
 
     def _begin_next_block(self) -> None:
         self._row, self._rows = 0, None
-        self._state_of_block = (self._draws, [task.position for task in self._tasks])
+        self._state_of_block = (self._draws, tuple(task.position for task in self._tasks))
 
     def _build(self) -> Table | None:
         """Draws examples for about `rows_per_block` rows, packs them, shuffles the rows; None when nothing is left."""
@@ -140,7 +140,7 @@ class Stream:
         parts = self._draw_until_full()
         if not parts:
             return None
-        sides = [_concatenate([part[side] for part in parts]) for side in range(len(parts[0]))]
+        sides = [rendering.concatenate([part[side] for part in parts]) for side in range(len(parts[0]))]
         rows = packing.plan_rows(np.stack([side.lengths for side in sides], axis=1), self._plan.capacities)
         num_rows = int(rows.max()) + 1
         rng = np.random.default_rng((*self._plan.seed, self._number, block_start, 1))
@@ -172,18 +172,6 @@ class Stream:
 def _take(examples: Examples, order: np.ndarray) -> Examples:
     inputs = examples.inputs and ragged.take(examples.inputs, order)
     return Examples(inputs, ragged.take(examples.targets, order), examples.start_tokens[order])
-
-
-def _slice(side: Side, start: int, stop: int) -> Side:
-    """Examples start ... stop - 1 of a side."""
-    begin = int(side.lengths[:start].sum())
-    end = begin + int(side.lengths[start:stop].sum())
-    flat = (None if array is None else array[begin:end] for array in side[:-1])
-    return Side(*flat, side.lengths[start:stop])
-
-
-def _concatenate(sides: list[Side]) -> Side:
-    return Side(*(None if column[0] is None else np.concatenate(column) for column in zip(*sides, strict=True)))
 
 
 def _epoch_seed(seed: tuple[int, ...], epoch: int) -> int:

@@ -151,7 +151,7 @@ def _fingerprints(where: Cut, jobs: list[ShardJob], vocabulary: dict) -> dict:
     settings = [[job.split, job.num_shards, job.max_tokens_per_record, job.dtypes] for job in jobs if job.index == 0]
     source = _describe_source(task)
     drops = isinstance(where.objective, Supervised)  # which documents are dropped hangs on it
-    records = _digest([source, steps, settings, vocabulary, drops])
+    records = _digest([prepared.FORMAT, source, steps, settings, vocabulary, drops])
     add_eos = {name: feature.add_eos for name, feature in task.output_features.items()}
     return source | {
         "steps": steps,

@@ -18,7 +18,7 @@ def trained_row(render, inputs, targets, length=8) -> Features:
         None if ids is None else Ragged(np.array(ids, np.int32), np.array([len(ids)])) for ids in (inputs, targets)
     ]
     sides = [
-        to_features(lay_out([side], np.zeros(1, np.int64), 1, [length]))
+        to_features(*lay_out([side], np.zeros(1, np.int64), 1, [length]))
         for side in render(Examples(*ragged, np.zeros(1, np.int32)))
     ]
     return sides[-1]._replace(encoder=sides[0]) if len(sides) == 2 else sides[0]

@@ -70,7 +70,7 @@ class ShardWriter:
                         record costs 10 us, whatever it holds
     """
 
-    def __init__(self, path: str | os.PathLike, dtypes: dict[str, str], *, tokens_per_record: int = 2048):
+    def __init__(self, path: str | os.PathLike, dtypes: dict[str, str], *, tokens_per_record: int = 4096):
         self.path, self.dtypes, self.examples, self.records = pathlib.Path(path), dtypes, 0, 0
         self._tokens_per_record, self._waiting, self._ends, self._tokens = tokens_per_record, [], [], 0
         self._temporary = self.path.with_name(self.path.name + ".tmp")

@@ -46,6 +46,7 @@ CONFIGURABLES: dict[str, Callable] = {
     "Pipeline": pipeline.Pipeline,
     "encoder_decoder": rendering.encoder_decoder,
     "decoder_only": rendering.decoder_only,
+    "in_place": rendering.in_place,
     # objectives and losses
     **OBJECTIVES,
     "CrossEntropy": losses.CrossEntropy,

@@ -1,4 +1,9 @@
-"""Losses as (sum, weight): the step divides once, after adding up micro-batches and hosts."""
+"""Losses as (sum, weight): the step divides once, after adding up micro-batches and hosts.
+
+A loss is an object: `loss(model, batch, dropout_key)` gives the terms whose means are added up and minimised, one of
+them named "loss"; `loss.measure(model, batch)` gives what is reported of held-out text, without dropout. Where a method
+has no more than cross-entropy it is one of the two classes here; otherwise it stands in the file of its objective.
+"""
 
 import dataclasses
 import math
@@ -40,6 +45,9 @@ class CrossEntropy:
         )
         return {"loss": weighted(loss_BL, batch.loss_weights), **terms}
 
+    def measure(self, model, batch: Features) -> dict[str, Term]:
+        return token_metrics(model, batch)
+
 
 @dataclasses.dataclass(frozen=True)
 class ChunkedCrossEntropy:
@@ -68,6 +76,9 @@ class ChunkedCrossEntropy:
 
         loss_BL = by_chunks(loss, x_BLD, batch.targets, chunk_size=self.chunk_size)
         return {"loss": weighted(loss_BL, batch.loss_weights), **terms}
+
+    def measure(self, model, batch: Features) -> dict[str, Term]:
+        return token_metrics(model, batch)
 
 
 def check_settings(z_loss: float, label_smoothing: float) -> None:

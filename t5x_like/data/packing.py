@@ -7,25 +7,30 @@ of each example, int64 [n], rows numbered from 0 without gaps; no example is los
 import numpy as np
 
 
-def plan_rows(lengths: np.ndarray, capacities: np.ndarray) -> np.ndarray:
-    """Rows for examples of `lengths` [n, sides] in rows of `capacities` [sides] (2 sides: encoder and decoder)."""
+def plan_rows(lengths: np.ndarray, capacities: np.ndarray, examples_per_row: int | None = None) -> np.ndarray:
+    """Rows for examples of `lengths` [n, sides] in rows of `capacities` [sides] (2 sides: encoder and decoder).
+
+    A row holds `examples_per_row` at most, or as many as fit.
+    """
     too_long = (lengths > capacities).any(axis=1)
     if too_long.any():
         worst = lengths[too_long][0]
         raise ValueError(f"an example of length {worst.tolist()} does not fit a row of {capacities.tolist()}: chunk it")
+    if examples_per_row == 1:
+        return np.arange(len(lengths))
     if len(capacities) == 1:
-        return best_fit_decreasing(lengths[:, 0], int(capacities[0]))
-    return smallest_residual(lengths, capacities)
+        return best_fit_decreasing(lengths[:, 0], int(capacities[0]), examples_per_row)
+    return smallest_residual(lengths, capacities, examples_per_row)
 
 
-def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
+def best_fit_decreasing(lengths: np.ndarray, capacity: int, most: int | None = None) -> np.ndarray:
     """Longest example first, each into the fullest row that still holds it (arXiv:2404.10830).
 
     The set of free spaces is one integer whose bit s says that a row with s free tokens exists.
     """
     rows = np.empty(len(lengths), np.int64)
     rows_with_space: list[list[int]] = [[] for _ in range(capacity + 1)]
-    spaces, num_rows = 0, 0
+    spaces, num_rows, num_examples = 0, 0, [0] * len(lengths)
     for i in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[i])
         candidates = spaces >> length
@@ -39,12 +44,15 @@ def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
             num_rows += 1
         rows[i] = row
         space -= length
+        num_examples[row] += 1
+        if num_examples[row] == most:
+            continue
         rows_with_space[space].append(row)
         spaces |= 1 << space
     return rows
 
 
-def smallest_residual(lengths: np.ndarray, capacities: np.ndarray) -> np.ndarray:
+def smallest_residual(lengths: np.ndarray, capacities: np.ndarray, most: int | None = None) -> np.ndarray:
     """Fills one row after another, each time with the example that leaves the least free space in the weighted 2-norm.
 
     The norm-based greedy of Panigrahy et al., "Heuristics for Vector Bin Packing" (2011), section 4.2; the weight of a
@@ -62,7 +70,7 @@ def smallest_residual(lengths: np.ndarray, capacities: np.ndarray) -> np.ndarray
         inputs, targets = np.ascontiguousarray(lengths[unplaced].T)
         few = num_unplaced - num_unplaced // 8  # until then to pass over placed examples costs less than to drop them
         while num_unplaced and num_unplaced >= few:
-            taken = _fill_row(inputs, targets, tables, needed)
+            taken = _fill_row(inputs, targets, tables, needed, most or len(lengths))
             rows[unplaced[taken]] = row
             row += 1
             num_unplaced -= len(taken)
@@ -85,8 +93,10 @@ class _SquareTable:
         return self._weighted[self.capacity - free :]
 
 
-def _fill_row(inputs: np.ndarray, targets: np.ndarray, tables: list[_SquareTable], needed: list[int]) -> list[int]:
-    """Which of the examples, given by the lengths of their sides, go together into one empty row.
+def _fill_row(
+    inputs: np.ndarray, targets: np.ndarray, tables: list[_SquareTable], needed: list[int], most: int
+) -> list[int]:
+    """Which of the examples, given by the lengths of their sides, go together into one empty row, `most` at most.
 
     Their `inputs` become longer than a row, so that none fits another, and `needed` loses their lengths.
     """
@@ -95,7 +105,7 @@ def _fill_row(inputs: np.ndarray, targets: np.ndarray, tables: list[_SquareTable
     free_inputs, free_targets = (table.capacity for table in tables)
     shortest_inputs, shortest_targets = int(inputs.min()), int(targets.min())
     taken = []
-    while free_inputs >= shortest_inputs and free_targets >= shortest_targets:
+    while free_inputs >= shortest_inputs and free_targets >= shortest_targets and len(taken) < most:
         norms = tables[0].at(free_inputs).take(inputs)
         norms += tables[1].at(free_targets).take(targets)
         best = int(norms.argmin())

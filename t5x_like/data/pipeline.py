@@ -12,9 +12,8 @@ import attrs
 import grain
 import numpy as np
 
-from t5x_like.data import mixing, prepared, rendering, streams
-from t5x_like.data.examples import Context, Examples
-from t5x_like.data.rendering import Side
+from t5x_like.data import examples, mixing, prepared, rendering, streams
+from t5x_like.data.examples import Context, Examples, Side
 from t5x_like.data.rows import to_features
 from t5x_like.features import Features
 
@@ -25,27 +24,29 @@ STATE_FORMAT = 3
 class Pipeline:
     """Batches of a prepared task or mixture.
 
-    lengths         tokens per row: {"inputs": 512, "targets": 114}, or {"targets": 1024} for a decoder alone
-    batch_size      rows per step over all hosts
-    objective       None: each task's own, as it was registered
-    num_streams     virtual streams; rounded down to a divisor of batch_size
-    rows_per_block  rows that are packed together: more fill rows better and take more memory and start-up time
+    lengths           tokens per row: {"inputs": 512, "targets": 114}, or {"targets": 1024} for one stack alone
+    batch_size        rows per step over all hosts
+    objective         None: each task's own, as it was registered
+    num_streams       virtual streams; rounded down to a divisor of batch_size
+    rows_per_block    rows that are packed together: more fill rows better and take more memory and start-up time
+    examples_per_row  None: as many as fit; 1: no packing, the rest of every row is padding
     """
 
     directory: str
     mixture: str
     lengths: dict[str, int]
     batch_size: int
-    render: Callable[[Examples], tuple[Side, ...]] = rendering.encoder_decoder
+    render: Callable[[Examples | Side], tuple[Side, ...]] = rendering.encoder_decoder
     objective: Any = None
     seed: int = 0
     num_streams: int = 64
     rows_per_block: int = 128
+    examples_per_row: int | None = None
     prefetch: int = 2
 
     def __post_init__(self):
-        for name in ("batch_size", "num_streams", "rows_per_block"):
-            if getattr(self, name) < 1:
+        for name in ("batch_size", "num_streams", "rows_per_block", "examples_per_row"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
         sides = [["inputs", "targets"], ["targets"]]
         if sorted(self.lengths) not in sides or min(self.lengths.values()) < 2:
@@ -59,7 +60,7 @@ class Pipeline:
         return [(task, rates[task.name]) for task, _ in opened]
 
     def context(self, task: prepared.PreparedTask) -> Context:
-        return Context(self.lengths, task.vocabulary.special, task.vocabulary.size)
+        return Context(self.lengths, task.vocabulary.special, task.vocabulary.size, task.vocabulary)
 
     def train_rows(self, objectives: Mapping[str, type], *, stage: int = 0) -> "Rows":
         """The endless, shuffled rows of the training split."""
@@ -78,10 +79,14 @@ class Pipeline:
         return streams.MixedTask(task.split(split), objective, rate)
 
     def _plan(self, mixed: list, num_streams: int, stage: int, *, shuffle_and_repeat: bool) -> streams.Plan:
+        context = self.context(mixed[0].split.task)
+        blanks = [self.render(examples.no_examples(task.objective, context)) for task in mixed]
         return streams.Plan(
             tasks=mixed,
-            context=self.context(mixed[0].split.task),
+            context=context,
             render=self.render,
+            blank=tuple(examples.concatenate(sides) for sides in zip(*blanks, strict=True)),
+            examples_per_row=self.examples_per_row,
             capacities=np.array([self.lengths[side] for side in sorted(self.lengths)]),
             rows_per_block=self.rows_per_block,
             num_streams=num_streams,
@@ -116,6 +121,7 @@ class Rows(grain.IterDataset):
             "num_streams": self.plan.num_streams,
             "rows_per_block": self.plan.rows_per_block,
             "lengths": self.pipeline.lengths,
+            "examples_per_row": self.pipeline.examples_per_row,
             "tasks": {t.split.task.name: [round(t.rate, 12), describe(t.objective)] for t in self.plan.tasks},
             "data": {task.split.task.name: task.split.digest for task in self.plan.tasks},
         }

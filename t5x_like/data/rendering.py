@@ -1,4 +1,4 @@
-"""Examples to the two shapes of a row: encoder and decoder, or decoder alone; an argument of the pipeline chooses.
+"""Examples to the sides of a row: encoder and decoder, or one stack alone; an argument of the pipeline chooses.
 
   inputs 5 6 7   targets 8 9 1   (start token 0)
 
@@ -7,87 +7,20 @@
 
 As in SeqIO's PrefixLMFeatureConverter, the bidirectional part of a decoder-only row is one longer than the inputs: the
 place that predicts the first target sees, and is seen by, the whole prefix.
-"""
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import NamedTuple
+A method that predicts in place (BERT, UniLM, GLM) makes the side of a row itself: `in_place`, for one stack alone.
+"""
 
 import numpy as np
 
 from t5x_like.data import ragged
-from t5x_like.data.examples import Examples
+from t5x_like.data.examples import Examples, Side
 from t5x_like.data.ragged import Ragged
-
-
-class Side(NamedTuple):
-    """One side before packing: arrays over the tokens of all examples, int32 but for weights, which are float32.
-
-    targets, loss_weights   None where the side predicts nothing
-    positions               [tokens, P], or None: counted from 0 in each example
-    type_ids, aux           as in `Features`
-    """
-
-    tokens: np.ndarray
-    targets: np.ndarray | None
-    loss_weights: np.ndarray | None
-    attn_order: np.ndarray
-    lengths: np.ndarray
-    positions: np.ndarray | None = None
-    type_ids: np.ndarray | None = None
-    aux: Mapping[str, np.ndarray] = MappingProxyType({})
-
-    @property
-    def starts(self) -> np.ndarray:
-        """Where each example begins, int64 [n]."""
-        return np.cumsum(self.lengths) - self.lengths
-
-    def cut(self, start: int, stop: int) -> "Side":
-        """Examples start ... stop - 1."""
-        begin = int(self.lengths[:start].sum())
-        end = begin + int(self.lengths[start:stop].sum())
-        return self.map_tokens(lambda array: array[begin:end])._replace(lengths=self.lengths[start:stop])
-
-    def map_tokens(self, function: Callable[[np.ndarray], np.ndarray]) -> "Side":
-        """The function of every array that has a value for each token."""
-        values = (None if array is None else function(array) for array in self[:4])
-        positions, type_ids = (None if array is None else function(array) for array in self[5:7])
-        aux = {name: function(array) for name, array in self.aux.items()}
-        return Side(*values, self.lengths, positions, type_ids, aux)
-
-
-def concatenate(sides: Sequence[Side]) -> Side:
-    """The examples of all sides, one after another; those that lack an array of others get zeros for it."""
-    names = dict.fromkeys(name for side in sides for name in side.aux)
-
-    def joined(arrays: Sequence[np.ndarray | None], make: Callable[[Side], np.ndarray]) -> np.ndarray | None:
-        if all(array is None for array in arrays):
-            return None
-        return np.concatenate([make(s) if a is None else a for a, s in zip(arrays, sides, strict=True)])
-
-    def zeros(side: Side) -> np.ndarray:
-        return np.zeros(len(side.tokens), np.int32)
-
-    def counted(side: Side) -> np.ndarray:
-        planes = next(other.positions for other in sides if other.positions is not None).shape[1]
-        within = ragged.index_within(side.lengths).astype(np.int32)
-        return np.stack([within, *[zeros(side)] * (planes - 1)], axis=1)
-
-    aux = {}
-    for name in names:
-        dtype = next(side.aux[name].dtype for side in sides if name in side.aux)
-        aux[name] = joined([side.aux.get(name) for side in sides], lambda side, t=dtype: zeros(side).astype(t))
-    columns = list(zip(*(side[:5] for side in sides), strict=True))
-    return Side(
-        *(joined(column, zeros) for column in columns),
-        joined([side.positions for side in sides], counted),
-        joined([side.type_ids for side in sides], zeros),
-        aux,
-    )
 
 
 def encoder_decoder(examples: Examples) -> tuple[Side, ...]:
     """(encoder, decoder): the encoder sees all of itself, the decoder is causal."""
+    require_text_to_text(examples)
     inputs, targets, starts = examples
     if inputs is None:
         raise ValueError("this objective gives no inputs to encode: train a Decoder on it, with render = @decoder_only")
@@ -102,6 +35,7 @@ def encoder_decoder(examples: Examples) -> tuple[Side, ...]:
 
 def decoder_only(examples: Examples) -> tuple[Side, ...]:
     """(decoder,): inputs and targets in one sequence; the inputs see each other, only the targets are predicted."""
+    require_text_to_text(examples)
     inputs, targets, starts = examples
     if inputs is None:
         order = ragged.index_within(targets.lengths).astype(np.int32)
@@ -113,6 +47,21 @@ def decoder_only(examples: Examples) -> tuple[Side, ...]:
     order = np.maximum(place - num_inputs, 0).astype(np.int32)
     weights = (place >= num_inputs).astype(np.float32)
     return (Side(shift_right(whole, starts), whole.values, weights, order, whole.lengths),)
+
+
+def in_place(examples: Side) -> tuple[Side, ...]:
+    """(stack,): as the objective made it."""
+    if not isinstance(examples, Side):
+        raise ValueError(
+            "this objective makes inputs and targets, and predicts nothing in place: set render = @encoder_decoder or "
+            "@decoder_only and such a model, or choose an objective for an Encoder, e.g. MaskedLM"
+        )
+    return (examples,)
+
+
+def require_text_to_text(examples: Examples | Side) -> None:
+    if isinstance(examples, Side):
+        raise ValueError("this objective predicts in place, so there are no inputs and targets: set render = @in_place")
 
 
 def shift_right(sequences: Ragged, start_tokens: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from t5x_like.data import packing, ragged
-from t5x_like.data.rendering import Side
+from t5x_like.data.examples import Side
 from t5x_like.features import Features
 
 

@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from t5x_like.data import mixing, packing, ragged, rendering
-from t5x_like.data.examples import Context, Examples
+from t5x_like.data import examples, mixing, packing
+from t5x_like.data.examples import Context, Examples, Side
 from t5x_like.data.prepared import PreparedSplit
-from t5x_like.data.rendering import Side
 from t5x_like.data.rows import Table, lay_out
 
 
@@ -31,11 +30,17 @@ class MixedTask(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What every stream of a pipeline shares. `seed` holds the run's seed and the stage."""
+    """What every stream of a pipeline shares. `seed` holds the run's seed and the stage.
+
+    blank             sides without an example, whose arrays are those of all tasks together: what a row consists of
+    examples_per_row  at most so many, or None
+    """
 
     tasks: list[MixedTask]
     context: Context
-    render: Callable[[Examples], tuple[Side, ...]]
+    render: Callable[[Examples | Side], tuple[Side, ...]]
+    blank: tuple[Side, ...]
+    examples_per_row: int | None
     capacities: np.ndarray
     rows_per_block: int
     num_streams: int
@@ -74,9 +79,9 @@ class TaskExamples:
             if not len(records):
                 return None, 0
             rng = np.random.default_rng((*self._seed, self._stream, block))
-            examples = self._task.objective.examples(rng, self._task.split.read(records), self._plan.context)
-            sides = self._plan.render(_take(examples, rng.permutation(len(examples.targets.lengths))))
-            self._loaded = block, list(sides), len(examples.targets.lengths)
+            made = self._task.objective.examples(rng, self._task.split.read(records), self._plan.context)
+            sides = self._plan.render(made.take(rng.permutation(made.num_examples)))
+            self._loaded = block, list(sides), made.num_examples
         return self._loaded[1], self._loaded[2]
 
     def _records(self, block: int) -> np.ndarray:
@@ -140,8 +145,9 @@ class Stream:
         parts = self._draw_until_full()
         if not parts:
             return None
-        sides = [rendering.concatenate([part[side] for part in parts]) for side in range(len(parts[0]))]
-        rows = packing.plan_rows(np.stack([side.lengths for side in sides], axis=1), self._plan.capacities)
+        sides = [examples.concatenate(column) for column in zip(self._plan.blank, *parts, strict=True)]
+        lengths = np.stack([side.lengths for side in sides], axis=1)
+        rows = packing.plan_rows(lengths, self._plan.capacities, self._plan.examples_per_row)
         num_rows = int(rows.max()) + 1
         rng = np.random.default_rng((*self._plan.seed, self._number, block_start, 1))
         if self._plan.shuffle_and_repeat:
@@ -153,25 +159,21 @@ class Stream:
         num_rows = plan.rows_per_block
         if self._draws == 0:  # so that the streams do not all build a block before the same step
             num_rows = -(-num_rows * (self._number + 1) // plan.num_streams)
-        wanted = num_rows * plan.capacities
+        wanted = num_rows * np.append(plan.capacities, plan.examples_per_row or np.inf)
         rates = np.array([task.rate for task in plan.tasks])
         phases = np.random.default_rng((*plan.seed, self._number)).random(len(plan.tasks))
         draws_per_round = max(1, num_rows // 2)
-        parts, drawn = [], np.zeros(len(plan.capacities), np.int64)
+        parts, drawn = [], np.zeros(len(wanted), np.int64)  # tokens of each side, and examples
         while (drawn < wanted).all():
             counts = mixing.draws_between(rates, phases, self._draws, self._draws + draws_per_round)
             self._draws += draws_per_round
             new = [part for task, count in zip(self._tasks, counts.tolist(), strict=True) for part in task.draw(count)]
             if not new and counts.sum():
                 break
-            drawn += sum((np.array([side.lengths.sum() for side in part]) for part in new), np.zeros_like(drawn))
+            for part in new:
+                drawn += [*(side.lengths.sum() for side in part), part[0].num_examples]
             parts += new
         return parts
-
-
-def _take(examples: Examples, order: np.ndarray) -> Examples:
-    inputs = examples.inputs and ragged.take(examples.inputs, order)
-    return Examples(inputs, ragged.take(examples.targets, order), examples.start_tokens[order])
 
 
 def _epoch_seed(seed: tuple[int, ...], epoch: int) -> int:

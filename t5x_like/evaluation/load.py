@@ -8,11 +8,13 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from t5x_like.data.pipeline import Pipeline
+from t5x_like.losses import CrossEntropy
 from t5x_like.models.parameters import merge
 from t5x_like.partitioning.axis_rules import AxisRules
 from t5x_like.partitioning.mesh import make_mesh
 from t5x_like.train import checkpoints, run_folder
 from t5x_like.train.state import plan_params
+from t5x_like.train.step import Loss
 
 
 class Run(NamedTuple):
@@ -24,6 +26,10 @@ class Run(NamedTuple):
     @property
     def data(self) -> Pipeline:
         return self.arguments["data"]
+
+    @property
+    def loss(self) -> Loss:
+        return self.arguments.get("loss", CrossEntropy())
 
     @property
     def rules(self) -> AxisRules:

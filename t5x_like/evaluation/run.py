@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from t5x_like import losses
 from t5x_like.data.pipeline import Pipeline
 from t5x_like.evaluation import load, samples, unigram
 from t5x_like.evaluation.load import Loaded, Run
@@ -103,7 +102,7 @@ def measure(run: Run, loaded: Loaded, split: str, max_batches: int | None) -> He
         split,
         objectives=OBJECTIVES,
         graphdef=loaded.graphdef,
-        measure=losses.token_metrics,
+        measure=run.loss.measure,
         rows_of_process=host_rows.rows_of_this_process(sharding, run.data.batch_size),
         to_devices=lambda batch: host_rows.to_devices(batch, sharding, run.data.batch_size),
         max_batches=max_batches,

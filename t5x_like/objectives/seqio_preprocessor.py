@@ -4,8 +4,14 @@ Objectives are `attrs` classes, not dataclasses: SeqIO sets `sequence_length` as
 other object with it.
 """
 
+from typing import ClassVar
+
 
 class SeqioPreprocessor:
+    """reads   the features of a document that the method needs; others than inputs and targets have a number a token"""
+
+    reads: ClassVar[tuple[str, ...]] = ("targets",)
+
     def __call__(self, dataset, sequence_length, output_features):
         """A `tf.data.Dataset` of documents to one of examples, from the same NumPy function that Grain runs."""
         from t5x_like.tasks.bridge import as_preprocessor

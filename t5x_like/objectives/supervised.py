@@ -4,6 +4,8 @@ inputs   translate English to German: That is good. </s>
 targets  Das ist gut. </s>
 """
 
+from typing import ClassVar
+
 import attrs
 import numpy as np
 
@@ -16,6 +18,8 @@ from t5x_like.objectives.seqio_preprocessor import SeqioPreprocessor
 @attrs.frozen(kw_only=True)
 class Supervised(SeqioPreprocessor):
     """append_eos: EOS is added here, after cutting to length (SeqIO's append_eos_after_trim), and not in the task."""
+
+    reads: ClassVar = ("inputs", "targets")
 
     append_eos: bool = True
 

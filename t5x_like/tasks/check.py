@@ -9,6 +9,7 @@ import seqio
 from t5x_like.data import ragged
 from t5x_like.data.ragged import Documents
 from t5x_like.tasks import preview, registry
+from t5x_like.tasks.bridge import columns
 from t5x_like.tasks.preview import Preview
 
 
@@ -41,12 +42,12 @@ def _check_task(task: seqio.Task, num_documents: int, lengths: dict[str, int], s
     except ValueError as error:
         problems.append(f"{task.name}: {error}")
     else:
-        same = all(np.array_equal(a.values, b.values) for a, b in zip(made[0][:2], made[1][:2], strict=True) if a)
-        if not same:
+        pairs = zip(columns(made[0]).values(), columns(made[1]).values(), strict=True)
+        if not all(_same(*pair) for pair in pairs):
             problems.append(f"{task.name}: the objective makes different examples from the same seed")
         lines.append(
-            f"  {len(made[0].targets.lengths):,} examples at {lengths}, {_side('inputs', made[0].inputs)}"
-            f"{_side('targets', made[0].targets)}"
+            f"  {made[0].num_examples:,} examples at {lengths}, "
+            + "".join(_side(name, column) for name, column in columns(made[0]).items())
         )
     problems += _round_trip(task, first)
     return Report(lines, problems)
@@ -82,6 +83,10 @@ def _round_trip(task: seqio.Task, found: Preview) -> list[str]:
 
 def _side(name: str, side: ragged.Ragged | None) -> str:
     return "" if side is None or not len(side.lengths) else f"{name} {side.lengths.mean():.1f} on average "
+
+
+def _same(a: ragged.Ragged | None, b: ragged.Ragged | None) -> bool:
+    return a is b is None or all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def _digest(documents: Documents) -> str:

@@ -32,7 +32,6 @@ from t5x_like.data import prepared
 from t5x_like.objectives.supervised import Supervised
 from t5x_like.tasks import registry, shards, vocabularies
 from t5x_like.tasks import workers as worker_processes
-from t5x_like.tasks.bridge import features_read
 from t5x_like.tasks.cache_point import Cut, cut, describe_step
 from t5x_like.tasks.progress import progress, say
 from t5x_like.tasks.shards import ShardJob
@@ -109,7 +108,8 @@ def _plan(
     spec, tokenizer_file = vocabularies.vocabulary_spec(vocabulary)
     special = SpecialTokens.from_json(spec["special_tokens"]).check(spec["size"])
     folder = output_dir / prepared.check_name(task.name)
-    dtypes = dict.fromkeys(features_read(where.objective), "uint16" if spec["size"] <= 2**16 else "int32")
+    id_type = "uint16" if spec["size"] <= 2**16 else "int32"
+    dtypes = {name: id_type if name in shards.ID_FEATURES else "int32" for name in where.objective.reads}
     jobs = []
     for split in _existing(task, splits):
         count = num_shards or _default_num_shards(task.source, split)

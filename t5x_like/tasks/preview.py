@@ -8,10 +8,9 @@ import numpy as np
 import seqio
 
 from t5x_like.data import ragged
-from t5x_like.data.examples import Context, Examples
+from t5x_like.data.examples import Context, Examples, Side
 from t5x_like.data.ragged import Documents
 from t5x_like.tasks import shards, vocabularies
-from t5x_like.tasks.bridge import features_read
 from t5x_like.tasks.cache_point import Cut, cut
 from t5x_like.tasks.sources import Reading
 from t5x_like.vocabularies import load
@@ -35,7 +34,7 @@ def read(task: seqio.Task, split: str, *, num_documents: int) -> Preview:
     where, reading = cut(task), Reading(Counter(), [])
     if split not in task.splits:
         raise ValueError(f"task {task.name} has no split {split!r}: it has {list(task.splits)}")
-    names = features_read(where.objective)
+    names = where.objective.reads
     dataset = shards.offline_dataset(where, split, None, reading)
     shards.check_element_spec(task.name, dataset.element_spec, list(names))
     started = time.monotonic()
@@ -54,8 +53,8 @@ def read(task: seqio.Task, split: str, *, num_documents: int) -> Preview:
     )
 
 
-def examples(preview: Preview, lengths: dict[str, int], *, seed: int = 0) -> Examples:
-    context = Context(lengths, preview.vocabulary.special, preview.vocabulary.size)
+def examples(preview: Preview, lengths: dict[str, int], *, seed: int = 0) -> Examples | Side:
+    context = Context(lengths, preview.vocabulary.special, preview.vocabulary.size, preview.vocabulary)
     preview.cut.objective.check(context)
     return preview.cut.objective.examples(np.random.default_rng(seed), preview.documents, context)
 

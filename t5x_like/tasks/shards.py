@@ -18,6 +18,7 @@ from t5x_like.tasks.held_stderr import held_stderr
 from t5x_like.tasks.sources import Corpus, Reading
 from t5x_like.vocabularies.special_tokens import SpecialTokens
 
+ID_FEATURES = ("inputs", "targets")  # all others say something about each token of the targets
 _REPORT_TOKENS = 100_000
 
 
@@ -64,7 +65,7 @@ def write_shard(cut: Cut, job: ShardJob, report: Callable[[int], None]) -> dict:
                 continue
             for record, ends in _records(features, job.max_tokens_per_record):
                 writer.write(record, ends_document=ends)
-            num_tokens = {name: len(ids) for name, ids in features.items()}
+            num_tokens = {name: len(ids) for name, ids in features.items() if name in ID_FEATURES}
             tokens.update(num_tokens)
             counts.update(_size_of_text(document.get("targets_pretokenized")), documents=1)
             unreported += sum(num_tokens.values())
@@ -143,7 +144,12 @@ def _reason(cut: Cut, job: ShardJob, features: dict[str, np.ndarray]) -> str | N
     if not len(features["targets"]):
         return "empty"
     for name, ids in features.items():
-        if len(ids) and not 0 <= ids.min() <= ids.max() < job.vocab_size:
+        if name not in ID_FEATURES and len(ids) != len(features["targets"]):
+            raise ValueError(
+                f"task {cut.offline.name}: {name} has {len(ids)} numbers where the targets have "
+                f"{len(features['targets'])} tokens; it says something about each of them"
+            )
+        if name in ID_FEATURES and len(ids) and not 0 <= ids.min() <= ids.max() < job.vocab_size:
             raise ValueError(f"task {cut.offline.name}: {name} has ids outside the vocabulary of {job.vocab_size}")
     if isinstance(cut.objective, Supervised):
         return "too_long" if max(map(len, features.values())) > job.max_tokens_per_record else None

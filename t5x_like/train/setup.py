@@ -4,14 +4,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from t5x_like import losses
-from t5x_like.data.examples import Examples
 from t5x_like.data.pipeline import Pipeline, Rows
-from t5x_like.data.ragged import Ragged
 from t5x_like.metrics.held_out import HeldOut
 from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.partitioning import axis_rules
@@ -29,6 +25,7 @@ class Setup(NamedTuple):
     batch_sharding: NamedSharding
     host_range: tuple[int, int]  # the rows of a batch that this process feeds
     step: Callable
+    loss: Loss
 
     def to_devices(self, batch):
         return host_rows.to_devices(batch, self.batch_sharding, self.data.batch_size)
@@ -46,7 +43,7 @@ class Setup(NamedTuple):
             split,
             objectives=OBJECTIVES,
             graphdef=self.plan.graphdef,
-            measure=losses.token_metrics,
+            measure=self.loss.measure,
             rows_of_process=self.host_range,
             to_devices=self.to_devices,
             max_batches=max_batches,
@@ -68,13 +65,13 @@ def plan_run(
     sharding = axis_rules.batch_sharding(mesh, rules, data.batch_size)
     check_rows_come_out_even(data.batch_size, num_microbatches, sharding)
     plan = plan_state(model, optimizer, mesh, rules)
-    check_sides(plan, data)
+    check_sides(plan, data, len(rows.plan.blank))
     check_vocabulary(plan, rows.plan.tasks[0].split.task.vocabulary.size)
     step = make_train_step(
         plan.graphdef, loss, optimizer, num_microbatches=num_microbatches, learning_rate=learning_rate
     )
     host_range = host_rows.rows_of_this_process(sharding, data.batch_size)
-    return Setup(mesh, plan, data, rows, sharding, host_range, jax.jit(step, donate_argnums=0))
+    return Setup(mesh, plan, data, rows, sharding, host_range, jax.jit(step, donate_argnums=0), loss)
 
 
 def check_rows_come_out_even(batch_size: int, num_microbatches: int, sharding: NamedSharding) -> None:
@@ -86,23 +83,24 @@ def check_rows_come_out_even(batch_size: int, num_microbatches: int, sharding: N
         )
 
 
-def check_sides(plan: StatePlan, data: Pipeline) -> None:
-    """A model with an encoder needs rows of two sides, one without would leave the inputs unread."""
-    nothing = Ragged(np.zeros(0, np.int32), np.zeros(0, np.int64))
-    num_sides = len(data.render(Examples(nothing, nothing, np.zeros(0, np.int32))))
-    has_encoder = any(name.startswith("encoder/") for name in plan.abstract.params)
-    if num_sides == len(data.lengths) == (2 if has_encoder else 1):
+def check_sides(plan: StatePlan, data: Pipeline, num_sides: int) -> None:
+    """A model with an encoder beside its decoder needs rows of two sides, one stack would leave the inputs unread."""
+    has_both = any(name.startswith("encoder/") for name in plan.abstract.params)
+    if num_sides == len(data.lengths) == (2 if has_both else 1):
         return
-    render, lengths = ("encoder_decoder", "inputs and targets") if has_encoder else ("decoder_only", "targets alone")
+    render, lengths = "@encoder_decoder", "inputs and targets"
+    if not has_both:
+        render, lengths = "@decoder_only, or @in_place where the objective predicts in place", "targets alone"
     raise ValueError(
-        f"the model has {'an' if has_encoder else 'no'} encoder, so the data must give it lengths of {lengths} and "
-        f"render = @{render}; it has lengths {data.lengths} and a render of {num_sides} side(s)"
+        f"the model has {'an encoder beside its decoder' if has_both else 'no encoder beside its stack'}, so the data "
+        f"must give it lengths of {lengths} and render = {render}; it has lengths {data.lengths} and a render of "
+        f"{num_sides} side(s)"
     )
 
 
 def check_vocabulary(plan: StatePlan, size: int) -> None:
     """The model may have more ids than the tasks, for the sake of the mesh; never fewer."""
-    rows = next(param.shape[0] for name, param in plan.abstract.params.items() if name.startswith("embedding"))
+    rows = next(param.shape[0] for name, param in plan.abstract.params.items() if "embedding/table" in name)
     if size > rows:
         raise ValueError(
             f"the tasks' vocabulary has {size} ids and the model {rows}: set the model's vocab_size to {size} or more"

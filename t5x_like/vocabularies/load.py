@@ -1,7 +1,8 @@
 """Vocabularies at run time: text to ids and back, from the "vocabulary" entry of task.json. No TensorFlow.
 
-Every kind has `size`, `special`, `encode(text)`, `decode(ids)` (up to the first eos, as in SeqIO) and `pieces(ids)`
-(one string to display per id). Extra ids follow the ids of the file; sentinel k is `size - 1 - k`, as in SeqIO.
+Every kind has `size`, `special`, `encode(text)`, `decode(ids)` (up to the first eos, as in SeqIO), `pieces(ids)` (one
+string to display per id) and `begins_word` (bool [size]). Extra ids follow the ids of the file; sentinel k is
+`size - 1 - k`, as in SeqIO.
 
   kind          file                         layout
   sentencepiece NAME.model                   pieces of the model, then extra ids
@@ -9,16 +10,19 @@ Every kind has `size`, `special`, `encode(text)`, `decode(ids)` (up to the first
   huggingface   NAME.json (`tokenizers`)     ids of the tokenizer, then extra ids
 """
 
+import functools
 import hashlib
 import json
 import pathlib
 import re
 from collections.abc import Iterable
 
+import numpy as np
 import sentencepiece
 import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 
+from t5x_like.vocabularies import word_starts
 from t5x_like.vocabularies.special_tokens import SpecialTokens, from_control_pieces
 
 _NUM_BYTE_SPECIALS = 3
@@ -29,6 +33,10 @@ class SentencePieceVocabulary:
     def __init__(self, model: bytes, *, extra_ids: int, special: SpecialTokens):
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=with_extra_ids(model, extra_ids))
         self.size, self.special = self._processor.get_piece_size(), special
+
+    @functools.cached_property
+    def begins_word(self) -> np.ndarray:
+        return word_starts.of_sentencepiece(self._processor)
 
     def encode(self, text: str) -> list[int]:
         return self._processor.encode(text)
@@ -53,6 +61,10 @@ class ByteVocabulary:
     def __init__(self, *, extra_ids: int, special: SpecialTokens):
         self.size, self.special = _NUM_BYTE_SPECIALS + 256 + extra_ids, special
 
+    @functools.cached_property
+    def begins_word(self) -> np.ndarray:
+        return word_starts.of_bytes(self.size, _NUM_BYTE_SPECIALS)
+
     def encode(self, text: str) -> list[int]:
         return [byte + _NUM_BYTE_SPECIALS for byte in text.encode("utf-8")]
 
@@ -75,6 +87,10 @@ class HuggingFaceVocabulary:
         self._tokenizer.no_truncation()
         self._num_own = _num_ids(self._tokenizer)
         self.size, self.special = self._num_own + extra_ids, special
+
+    @functools.cached_property
+    def begins_word(self) -> np.ndarray:
+        return word_starts.of_tokenizers(self._tokenizer.to_str(), self._tokenizer.get_vocab(), self.size)
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids

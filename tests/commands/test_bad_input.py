@@ -99,7 +99,7 @@ def test_a_wrong_command_line_is_one_sentence(arguments, says, tmp_path, monkeyp
         ),
         (
             ["Pipeline.mixture=small_causal_lm", "Pipeline.lengths={'targets': 64}"],
-            "the model has an encoder, so the data must give it lengths of inputs and targets",
+            "this objective gives no inputs to encode: train a Decoder on it, with render = @decoder_only",
         ),
         (["--gin.Pipeline.render=@decoder_only"], "the model has an encoder"),
         (["model_dir=/proc/nothing/here"], "cannot write to /proc/nothing/here"),
@@ -115,7 +115,10 @@ def test_a_wrong_configuration_is_one_sentence(overrides, says, t5_gin, data, tm
 def test_a_decoder_that_would_not_read_the_inputs_is_refused(decoder_gin, tmp_path):
     arguments = [f"--gin_file={decoder_gin}", f"model_dir={tmp_path / 'run'}", "Pipeline.mixture=small_denoising"]
     arguments += ["--gin.Pipeline.render=@encoder_decoder", "Pipeline.lengths={'inputs': 64, 'targets': 64}"]
-    is_one_sentence(t5x_like("train", *arguments), says="the model has no encoder, so the data must give it lengths of")
+    is_one_sentence(
+        t5x_like("train", *arguments),
+        says="no encoder beside its stack, so the data must give it lengths of",
+    )
     assert not list(tmp_path.iterdir())
 
 

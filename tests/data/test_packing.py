@@ -53,3 +53,13 @@ def test_segments_stand_one_behind_another():
     offsets, segments = packing.offsets_in_rows(np.array([1, 0, 1, 1]), np.array([3, 4, 2, 5]))
     assert offsets.tolist() == [0, 0, 3, 5]
     assert segments.tolist() == [1, 1, 2, 3]
+
+
+@pytest.mark.parametrize("capacities", [[20], [20, 30]])
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_a_row_holds_no_more_examples_than_it_may(capacities, most):
+    lengths = np.random.default_rng(0).integers(1, 9, (100, len(capacities)))
+    rows = packing.plan_rows(lengths, np.array(capacities), most)
+    counts = np.bincount(rows)
+    assert counts.max() == most and counts.min() >= 1
+    assert all(np.bincount(rows, lengths[:, side]).max() <= room for side, room in enumerate(capacities))

@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 
 from t5x_like.data import ragged, rendering
-from t5x_like.data.examples import Examples
+from t5x_like.data.examples import Examples, Side
 
 
 def examples(inputs, targets):
@@ -36,3 +37,13 @@ def test_an_encoder_sees_itself_and_a_decoder_its_past():
 def test_empty_targets_do_not_shift_into_their_neighbours():
     (side,) = rendering.decoder_only(examples([[5], [], [6]], [[], [], [7]]))
     assert side.tokens.tolist() == [0, 0, 6]
+
+
+def test_what_predicts_in_place_is_a_side_already():
+    side = Side(*np.zeros((4, 3), np.int32), np.array([3]))
+    assert rendering.in_place(side) == (side,)
+    for render in (rendering.encoder_decoder, rendering.decoder_only):
+        with pytest.raises(ValueError, match="set render = @in_place"):
+            render(side)
+    with pytest.raises(ValueError, match="predicts nothing in place: set render = @encoder_decoder"):
+        rendering.in_place(examples([[5]], [[6]]))

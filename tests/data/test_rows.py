@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from t5x_like.data import packing, rendering
-from t5x_like.data.rendering import Side
+from t5x_like.data import examples, packing
+from t5x_like.data.examples import Side
 from t5x_like.data.rows import lay_out, to_features
 
 
@@ -70,7 +70,7 @@ def test_sides_that_lack_what_others_have_get_zeros_and_their_own_places():
         type_ids=np.array([1, 2], np.int32),
         aux={"weight": np.array([0.5, 1], np.float32)},
     )
-    joined = rendering.concatenate([plain, rich])
+    joined = examples.concatenate([plain, rich])
     assert joined.positions.tolist() == [[0, 0], [1, 0], [7, 3], [8, 4]]
     assert joined.type_ids.tolist() == [0, 0, 1, 2]
     assert joined.aux["weight"].tolist() == [0, 0, 0.5, 1] and joined.aux["weight"].dtype == np.float32

@@ -35,6 +35,7 @@ from t5x_like.models import (
     splash_attention,
     task_heads,
 )
+from t5x_like.objectives import replaced_token, span_boundary, terms
 from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.optimizers import clipping, param_groups, schedules
 from t5x_like.partitioning import axis_rules, mesh
@@ -51,6 +52,11 @@ CONFIGURABLES: dict[str, Callable] = {
     **OBJECTIVES,
     "CrossEntropy": losses.CrossEntropy,
     "ChunkedCrossEntropy": losses.ChunkedCrossEntropy,
+    "SumOfTerms": terms.SumOfTerms,
+    "predict_tokens": terms.predict_tokens,
+    "classify_pairs": terms.classify_pairs,
+    "predict_from_boundary": span_boundary.predict_from_boundary,
+    "ReplacedTokenLoss": replaced_token.ReplacedTokenLoss,
     # models and their parts
     "Decoder": decoder.Decoder,
     "EncoderDecoder": encoder_decoder.EncoderDecoder,

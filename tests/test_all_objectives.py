@@ -3,18 +3,37 @@
 import json
 
 import attrs
+import jax
 import numpy as np
 import pytest
 
 from t5x_like.data import ragged, rendering
-from t5x_like.data.examples import Context
+from t5x_like.data.examples import Context, Side, no_examples
 from t5x_like.data.pipeline import describe
 from t5x_like.data.ragged import Documents
 from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.vocabularies.special_tokens import SpecialTokens
 
-SPECIAL = SpecialTokens(pad=0, eos=1, unk=2, sentinels=tuple(range(999, 899, -1)), modes={"R": 890, "S": 891, "X": 892})
+SPECIAL = SpecialTokens(
+    pad=0,
+    eos=1,
+    unk=2,
+    sentinels=tuple(range(999, 899, -1)),
+    modes={"R": 890, "S": 891, "X": 892},
+    cls=893,
+    separator=894,
+    mask=895,
+)
 VOCAB_SIZE = 1000
+
+
+class Words:
+    """A vocabulary two thirds of whose pieces begin a word."""
+
+    begins_word = np.arange(VOCAB_SIZE) % 3 > 0
+
+
+FULL_STOPS = tuple(range(10, 300, 7))
 PAIR, ALONE = {"inputs": 48, "targets": 48}, {"targets": 64}
 
 # name: (objective, row lengths, does it read pairs, does it draw random numbers)
@@ -41,27 +60,55 @@ ROWS = {
     "ul2 decoder": (OBJECTIVES["UL2"](), ALONE, False, True),
     "supervised encoder-decoder": (OBJECTIVES["Supervised"](), PAIR, True, False),
     "supervised decoder": (OBJECTIVES["Supervised"](), ALONE, True, False),
+    "bert": (OBJECTIVES["MaskedLM"](), ALONE, False, True),
+    "bert static": (OBJECTIVES["MaskedLM"](masks="static", units="words"), ALONE, False, True),
+    "bert segments": (OBJECTIVES["MaskedLM"](units="segments"), ALONE, False, True),
+    "roberta": (OBJECTIVES["MaskedLM"](budget="roberta", documents="concatenated"), ALONE, False, True),
+    "ngram": (OBJECTIVES["MaskedLM"](units="words", ngrams=[6 / 11, 3 / 11, 2 / 11]), ALONE, False, True),
+    "spanbert": (OBJECTIVES["SpanBoundary"](), ALONE, False, True),
+    "ernie": (OBJECTIVES["EntityMasking"](), ALONE, False, True),
+    "macbert": (OBJECTIVES["SimilarWords"](), ALONE, False, True),
+    "nsp": (OBJECTIVES["NextSentence"](sentence_ends=FULL_STOPS), ALONE, False, True),
+    "sop": (OBJECTIVES["SentenceOrder"](sentence_ends=FULL_STOPS), ALONE, False, True),
+    "structbert": (OBJECTIVES["Structural"](sentence_ends=FULL_STOPS), ALONE, False, True),
+    "conpono": (
+        OBJECTIVES["DocumentCoherence"](sentence_ends=FULL_STOPS, texts_per_example=4),
+        ALONE,
+        False,
+        True,
+    ),
+    "electra": (OBJECTIVES["ReplacedToken"](), ALONE, False, True),
 }
 # The targets of these are the whole text; what they were made from is shown beside it once more.
 SHOWN_TWICE = (OBJECTIVES["Deshuffling"], OBJECTIVES["RandomReplacement"], OBJECTIVES["Bart"])
+PAIRS = (OBJECTIVES["NextSentence"], OBJECTIVES["SentenceOrder"], OBJECTIVES["Structural"])
 every = pytest.mark.parametrize(("objective", "lengths", "pairs", "random"), ROWS.values(), ids=ROWS)
 
 
-def documents(pairs, *, sizes=(1, 2, 30, 200, 7, 65)):
-    """Each token once over all documents, so that losing or repeating one shows."""
+def documents(reads, *, sizes=(1, 2, 30, 200, 7, 65)):
+    """Each token once over all documents, so that losing or repeating one shows; and what the features say of them."""
     tokens = np.split(np.arange(3, 3 + sum(sizes)), np.cumsum(sizes)[:-1])
     features = {"targets": ragged.from_list(tokens)}
-    if pairs:
-        features["inputs"] = ragged.from_list([part + 400 for part in tokens])
+    others = {
+        "inputs": lambda part: part + 400,
+        "segments": lambda part: part % 2,
+        "similar": lambda part: np.where(part % 2, part - 1, 0),
+        "entities": lambda part: np.where(part % 5 < 2, 2 * (part // 5 % 7 + 1) + part % 5, 0),
+    }
+    features |= {name: ragged.from_list([others[name](part) for part in tokens]) for name in set(reads) & set(others)}
     return Documents(features, np.ones(len(sizes), bool))
 
 
 def make(objective, lengths, pairs, seed=0):
-    objective.check(Context(lengths, SPECIAL, VOCAB_SIZE))
-    return objective.examples(np.random.default_rng(seed), documents(pairs), Context(lengths, SPECIAL, VOCAB_SIZE))
+    context = Context(lengths, SPECIAL, VOCAB_SIZE, Words())
+    objective.check(context)
+    assert ("inputs" in objective.reads) == pairs
+    return objective.examples(np.random.default_rng(seed), documents(objective.reads), context)
 
 
 def render(examples, lengths):
+    if isinstance(examples, Side):
+        return rendering.in_place(examples)
     return rendering.encoder_decoder(examples) if "inputs" in lengths else rendering.decoder_only(examples)
 
 
@@ -76,6 +123,12 @@ def test_rows_hold_what_it_makes(objective, lengths, pairs, random):
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if not row[2]])  # pairs are cut, as in SeqIO
 def test_no_token_is_lost_or_seen_twice(name):
     examples = make(*ROWS[name][:3])
+    if isinstance(ROWS[name][0], PAIRS):  # texts of other documents come twice, and a pair is cut to fit
+        assert len({t for t in examples.targets.tolist() if 3 <= t < 890}) > 250
+        return
+    if isinstance(examples, Side):  # everything is read, and known where it is hidden
+        assert sorted(t for t in examples.targets.tolist() if 3 <= t < 890) == list(range(3, 308))
+        return
     sides = [examples.targets.values, examples.start_tokens] + ([examples.inputs.values] if examples.inputs else [])
     objective = ROWS[name][0]
     if isinstance(objective, SHOWN_TWICE) or getattr(objective, "style", "") in ("mass", "bert"):
@@ -96,7 +149,41 @@ def test_the_same_seed_makes_the_same_examples(objective, lengths, pairs, random
 
 
 def everything(examples):
-    return [[part.tolist() for part in ragged.to_list(side)] for side in examples[:2] if side is not None]
+    columns = examples._replace(aux=dict(examples.aux)) if isinstance(examples, Side) else examples
+    return [array.tolist() for array in jax.tree.leaves(columns)]
+
+
+IN_PLACE = [name for name, row in ROWS.items() if isinstance(make(*row[:3]), Side)]
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_what_is_predicted_is_not_read_but_for_the_tokens_kept_on_purpose(name):
+    """Hidden tokens stand for what was drawn: what is read in their places says nothing of what they were."""
+    side = make(*ROWS[name][:3])
+    predicted = side.loss_weights > 0
+    assert (side.tokens == side.targets)[~predicted].all()
+    assert (side.tokens != side.targets)[predicted].mean() > 0.6
+    assert (side.attn_order == 0).all() and 0 < predicted.mean() < 0.35
+    assert not np.isin(side.targets[predicted], [SPECIAL.cls, SPECIAL.separator, SPECIAL.mask]).any()
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_examples_in_another_order_are_the_same_examples(name):
+    side = make(*ROWS[name][:3])
+    order = np.random.default_rng(0).permutation(side.num_examples)
+    moved = side.take(order)
+    back = moved.take(np.argsort(order))
+    assert everything(back) == everything(side)
+    one = side.cut(int(order[0]), int(order[0]) + 1)
+    assert everything(moved.cut(0, 1)) == everything(one)
+    assert set(side.aux) == set(no_examples(ROWS[name][0], Context(ALONE, SPECIAL, VOCAB_SIZE, Words())).aux)
+
+
+@every
+def test_of_no_documents_it_makes_nothing(objective, lengths, pairs, random):
+    made = no_examples(objective, Context(lengths, SPECIAL, VOCAB_SIZE, Words()))
+    assert made.num_examples == 0
+    assert [side.num_examples for side in render(made, lengths)] == [0] * len(lengths)
 
 
 @every

@@ -72,6 +72,7 @@ class Side(NamedTuple):
     targets, loss_weights   None where the side predicts nothing
     lengths                 int64 [n], tokens of each example
     positions               [tokens, P], or None: counted from 0 in each example
+    parts                   or None: 0, 1, ... for texts of one example that do not see each other
     type_ids, aux           as in `Features`; a place that aux tells is a distance from the token that it belongs to
     """
 
@@ -82,7 +83,14 @@ class Side(NamedTuple):
     lengths: np.ndarray
     positions: np.ndarray | None = None
     type_ids: np.ndarray | None = None
+    parts: np.ndarray | None = None
     aux: Mapping[str, np.ndarray] = MappingProxyType({})
+
+    @classmethod
+    def bidirectional(cls, tokens: Ragged, targets: np.ndarray, loss_weights: np.ndarray, **more) -> "Side":
+        """Every token sees its whole example: what an Encoder reads."""
+        order = np.zeros(len(tokens.values), np.int32)
+        return cls(tokens.values, targets, loss_weights.astype(np.float32), order, tokens.lengths, **more)
 
     @property
     def num_examples(self) -> int:
@@ -107,9 +115,9 @@ class Side(NamedTuple):
     def map_tokens(self, function: Callable[[np.ndarray], np.ndarray]) -> "Side":
         """The function of every array that has a value for each token."""
         values = (None if array is None else function(array) for array in self[:4])
-        positions, type_ids = (None if array is None else function(array) for array in self[5:7])
+        others = (None if array is None else function(array) for array in self[5:8])
         aux = {name: function(array) for name, array in self.aux.items()}
-        return Side(*values, self.lengths, positions, type_ids, aux)
+        return Side(*values, self.lengths, *others, aux)
 
 
 def no_examples(objective: Any, context: Context) -> Examples | Side:
@@ -144,5 +152,6 @@ def concatenate(sides: Sequence[Side]) -> Side:
         *(joined(column, zeros) for column in columns),
         joined([side.positions for side in sides], counted),
         joined([side.type_ids for side in sides], zeros),
+        joined([side.parts for side in sides], zeros),
         aux,
     )

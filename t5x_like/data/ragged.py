@@ -86,6 +86,18 @@ def append(ragged: Ragged, token: int, where: np.ndarray | None = None) -> Ragge
     return Ragged(values, lengths)
 
 
+def surround(ragged: Ragged, first: int, last: int) -> Ragged:
+    """`first`, the sequence, `last`: for every sequence."""
+    lengths = ragged.lengths + 2
+    values = np.empty(lengths.sum(), ragged.values.dtype)
+    ends = np.cumsum(lengths)
+    inside = np.ones(len(values), bool)
+    inside[ends - 1] = inside[ends - lengths] = False
+    values[inside] = ragged.values
+    values[ends - 1], values[ends - lengths] = last, first
+    return Ragged(values, lengths)
+
+
 def truncate(ragged: Ragged, length: int) -> Ragged:
     """The first `length` values of every sequence."""
     return gather(ragged.values, ragged.starts, np.minimum(ragged.lengths, length))

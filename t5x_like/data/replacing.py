@@ -28,6 +28,33 @@ def by_random(rng: np.random.Generator, tokens: Ragged, mask: np.ndarray, allowe
     return Ragged(np.where(mask, drawn, tokens.values).astype(np.int32), tokens.lengths)
 
 
+def bert_style(
+    rng: np.random.Generator,
+    tokens: Ragged,
+    mask: np.ndarray,
+    *,
+    masked: float,
+    random: float,
+    mask_token: int,
+    allowed: np.ndarray,
+    groups: np.ndarray | None = None,
+) -> Ragged:
+    """A share `masked` of the noise becomes `mask_token`, a share `random` one of the ids `allowed`, the rest stays.
+
+    The draw is by token, or one for all tokens of a group: `groups` [tokens] are numbers from 0, or -1 outside.
+    """
+    noise = np.flatnonzero(mask)
+    if groups is None:
+        draw = rng.random(len(noise))
+    else:
+        draw = rng.random(groups.max(initial=-1) + 1)[groups[noise]]
+    values = tokens.values.copy()
+    values[noise[draw < masked]] = mask_token
+    places = noise[(draw >= masked) & (draw < masked + random)]
+    values[places] = allowed[rng.integers(len(allowed), size=len(places))]
+    return Ragged(values, tokens.lengths)
+
+
 def by_own(rng: np.random.Generator, tokens: Ragged, mask: np.ndarray) -> Ragged:
     """Every noise token becomes a token of its own sequence, uniformly (T5's noise_token_to_gathered_token)."""
     lengths = np.repeat(tokens.lengths, tokens.lengths)

@@ -77,7 +77,10 @@ def fields_of(side: Side, segments: np.ndarray) -> dict[str, np.ndarray]:
     """
     within = ragged.index_within(side.lengths).astype(np.int32)
     planes = within[None] if side.positions is None else side.positions.T
-    fields = {"tokens": side.tokens, "segment_ids": np.repeat(segments.astype(np.int32), side.lengths)}
+    segment_ids = np.repeat(segments.astype(np.int32), side.lengths)
+    if side.parts is not None:
+        segment_ids = (segment_ids - 1) * (side.parts.max(initial=0) + 1) + side.parts + 1
+    fields = {"tokens": side.tokens, "segment_ids": segment_ids.astype(np.int32)}
     fields |= {f"positions/{number}": np.ascontiguousarray(plane) for number, plane in enumerate(planes)}
     fields["attn_order"] = side.attn_order
     if side.targets is not None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from t5x_like.data.examples import Side, no_examples
 from t5x_like.data.pipeline import Rows
 from t5x_like.decoding import prompts
 from t5x_like.decoding.generate import generate
@@ -25,8 +26,10 @@ class Question(NamedTuple):
 
 
 def samples(loaded: Loaded, rows: Rows, vocabulary: Vocabulary, count: int) -> list[dict[str, str]]:
-    """`count` examples, greedily continued, as text."""
+    """`count` examples as text: greedily continued, or filled in where the method predicts in place."""
     batch = next(iter(rows))
+    if isinstance(no_examples(rows.plan.tasks[0].objective, rows.plan.context), Side):
+        return filled_in(loaded, batch, vocabulary, count)
     has_encoder = batch.encoder is not None
     questions = [question(batch, row) for row in range(min(count, int((batch.segment_ids[:, 0] > 0).sum())))]
     start = int(batch.tokens[0, 0])
@@ -54,6 +57,24 @@ def samples(loaded: Loaded, rows: Rows, vocabulary: Vocabulary, count: int) -> l
         }
         for q, answer in zip(questions, answers, strict=True)
     ]
+
+
+def filled_in(loaded: Loaded, batch: Features, vocabulary: Vocabulary, count: int) -> list[dict[str, str]]:
+    """What is read, and at each place that is predicted the true token and the model's best."""
+
+    @jax.jit
+    def best(params, batch):
+        model = merge(loaded.graphdef, params)
+        return model.logits(model.hidden(batch).x_BLD).argmax(axis=-1)
+
+    found = np.asarray(best(loaded.params, batch))
+    made = []
+    for row in range(min(count, int((batch.segment_ids[:, 0] > 0).sum()))):
+        here = batch.segment_ids[row] == batch.segment_ids[row, 0]
+        asked = here & (batch.loss_weights[row] > 0)
+        sides = {"input": batch.tokens[row][here], "truth": batch.targets[row][asked], "model": found[row][asked]}
+        made.append({name: " ".join(vocabulary.pieces(ids)) for name, ids in sides.items()})
+    return made
 
 
 def question(batch: Features, row: int) -> Question:

@@ -6,7 +6,8 @@ ModernBERT   a cycle of layers with rotary positions, first_layers without a nor
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import jax
 from flax import nnx
@@ -38,7 +39,8 @@ bert_entry = functools.partial(
 class Encoder(nnx.Module):
     """Tokens to hidden states through one stack; every token sees its whole segment if `features.attn_order` is 0.
 
-    The arguments are those of `Decoder`; a `head` of None leaves only the hidden states. There is no cache.
+    The arguments are those of `Decoder`; a `head` of None leaves only the hidden states. There is no cache. What else
+    an objective predicts with are `task_heads` by name, e.g. {"pair": PairHead}; they belong to no logits here.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Encoder(nnx.Module):
         first_layers: Sequence[Callable] = (),
         final_norm: Callable | None = None,
         head: Callable | None = MlmHead,
+        task_heads: Mapping[str, Callable] = MappingProxyType({}),
         init: Callable[..., Initializers] = normal_init,
         dropout_rate: float = 0.0,
         dtype: str = "float32",
@@ -91,6 +94,8 @@ class Encoder(nnx.Module):
             rngs=rngs,
         )
         self.head = head and head(self.sizes, vocab_size=vocab_size, init=values, rngs=rngs)
+        made = {name: make(self.sizes, init=values, rngs=rngs) for name, make in task_heads.items()}
+        self.task_heads = nnx.Dict(made)
 
     def hidden(self, features: Features, *, dropout_key: jax.Array | None = None) -> Hidden:
         """The last layer's output [B, L, D] and the layers' terms; no key means no dropout."""

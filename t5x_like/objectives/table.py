@@ -3,10 +3,19 @@
 from t5x_like.objectives.bart import Bart
 from t5x_like.objectives.causal_lm import CausalLM
 from t5x_like.objectives.deshuffling import Deshuffling
+from t5x_like.objectives.document_coherence import DocumentCoherence
+from t5x_like.objectives.entity_masking import EntityMasking
 from t5x_like.objectives.iid_denoising import IidDenoising
+from t5x_like.objectives.masked_lm import MaskedLM
+from t5x_like.objectives.next_sentence import NextSentence
 from t5x_like.objectives.prefix_lm import PrefixLM
 from t5x_like.objectives.random_replacement import RandomReplacement
+from t5x_like.objectives.replaced_token import ReplacedToken
+from t5x_like.objectives.sentence_order import SentenceOrder
+from t5x_like.objectives.similar_words import SimilarWords
+from t5x_like.objectives.span_boundary import SpanBoundary
 from t5x_like.objectives.span_corruption import SpanCorruption
+from t5x_like.objectives.structural import Structural
 from t5x_like.objectives.supervised import Supervised
 from t5x_like.objectives.ul2 import UL2
 
@@ -14,10 +23,19 @@ OBJECTIVES: dict[str, type] = {
     "Bart": Bart,
     "CausalLM": CausalLM,
     "Deshuffling": Deshuffling,
+    "DocumentCoherence": DocumentCoherence,
+    "EntityMasking": EntityMasking,
     "IidDenoising": IidDenoising,
+    "MaskedLM": MaskedLM,
+    "NextSentence": NextSentence,
     "PrefixLM": PrefixLM,
     "RandomReplacement": RandomReplacement,
+    "ReplacedToken": ReplacedToken,
+    "SentenceOrder": SentenceOrder,
+    "SimilarWords": SimilarWords,
+    "SpanBoundary": SpanBoundary,
     "SpanCorruption": SpanCorruption,
+    "Structural": Structural,
     "Supervised": Supervised,
     "UL2": UL2,
 }

@@ -107,6 +107,7 @@ CONFIGURABLES: dict[str, Callable] = {
     "row_balance": mixture_of_experts.row_balance,
     "UntiedHead": heads.UntiedHead,
     "TiedHead": heads.TiedHead,
+    "CappedTiedHead": heads.CappedTiedHead,
     "ScaledTiedHead": heads.ScaledTiedHead,
     "BiasedTiedHead": heads.BiasedTiedHead,
     "MlmHead": heads.MlmHead,

@@ -36,6 +36,17 @@ class TiedHead(nnx.Module):
         return multiply(x_BLD, table_VD, contracted_dim=1, dtype=self.dtype)
 
 
+class CappedTiedHead(nnx.Module):
+    """The embedding table again, and logits kept below `softcap` by softcap * tanh(logits / softcap) (Gemma 2)."""
+
+    def __init__(self, sizes: Sizes, *, vocab_size: int, init: Initializers, rngs: nnx.Rngs, softcap: float = 30.0):
+        self.dtype, self.softcap = sizes.dtype, softcap
+
+    def __call__(self, x_BLD: jax.Array, table_VD: jax.Array) -> jax.Array:
+        logits_BLV = multiply(x_BLD, table_VD, contracted_dim=1, dtype=self.dtype)
+        return self.softcap * jnp.tanh(logits_BLV / self.softcap)
+
+
 class ScaledTiedHead(nnx.Module):
     """The embedding table again, logits divided by sqrt(D): its rows have unit variance (T5 1.0)."""
 

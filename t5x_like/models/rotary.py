@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from t5x_like.models.rotary_scaling import with_wavelength
+from t5x_like.models.rotary_scaling import Scaled, with_wavelength
 
 # sin and cos, each float32 [B, L, 1, R/2], where R of a head's dims are turned
 Rotation = tuple[jax.Array, jax.Array]
@@ -29,10 +29,12 @@ class Rotary(nnx.Module):
             raise ValueError(
                 f"{num_turned} dims of a head of {head_dim} are turned in pairs: make head_dim times share even"
             )
-        frequencies, self.attention_factor = with_wavelength(wavelength, num_turned // 2), 1.0
+        scaled = Scaled(with_wavelength(wavelength, num_turned // 2), 1.0, {"rope_type": "default"})
         if scaling is not None:
-            frequencies, self.attention_factor = scaling(frequencies, wavelength=wavelength)
-        self.frequencies = tuple(frequencies.tolist())  # numbers, not an array: they are code, not parameters
+            scaled = scaling(scaled.frequencies, wavelength=wavelength)
+        self.wavelength, self.share, self.attention_factor = wavelength, share, scaled.attention_factor
+        self.rope = None if scaled.rope is None else tuple(scaled.rope.items())
+        self.frequencies = tuple(scaled.frequencies.tolist())  # numbers, not an array: they are code, not parameters
 
     def __call__(self, positions_BLP: jax.Array) -> Rotation:
         frequency = np.asarray(self.frequencies, np.float32)

@@ -23,16 +23,20 @@ import numpy as np
 
 
 class Scaled(NamedTuple):
-    """New radians per position of each pair, [R/2], and what multiplies sin and cos, in queries and keys alike."""
+    """New radians per position of each pair, [R/2], and what multiplies sin and cos, in queries and keys alike.
+
+    rope   the same in the words of `rope_parameters` of transformers, for export; None: it cannot be exported
+    """
 
     frequencies: np.ndarray
     attention_factor: float
+    rope: dict[str, str | float] | None = None
 
 
 def position_interpolation(frequencies: np.ndarray, *, wavelength: float, factor: float) -> Scaled:
     """Positions divided by `factor` (arXiv:2306.15595, section 2.2); Gemma 3 has 8 (arXiv:2503.19786, section 2)."""
     check_factor(factor)
-    return Scaled(frequencies / factor, 1.0)
+    return Scaled(frequencies / factor, 1.0, {"rope_type": "linear", "factor": factor})
 
 
 def ntk_scaling(frequencies: np.ndarray, *, wavelength: float, factor: float) -> Scaled:
@@ -118,7 +122,14 @@ def llama3_scaling(
         )
     turns = original_length * frequencies / (2 * math.pi)
     kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    return Scaled(frequencies * kept + frequencies / factor * (1 - kept), 1.0)
+    rope = {
+        "rope_type": "llama3",
+        "factor": factor,
+        "low_freq_factor": low,
+        "high_freq_factor": high,
+        "original_max_position_embeddings": original_length,
+    }
+    return Scaled(frequencies * kept + frequencies / factor * (1 - kept), 1.0, rope)
 
 
 def longrope_scaling(

@@ -67,6 +67,13 @@ class Stack(nnx.Module):
         """Where the parameters of each layer are, below the stack's own name."""
         return self.loop.locate(self.kinds)
 
+    def layer(self, number: int) -> nnx.Module:
+        """Layer `number`: its parts and settings; in a scanned stack its arrays are those of all layers of its kind."""
+        module = self
+        for name in self.locations()[number].prefix.split("/"):
+            module = module[int(name)] if name.isdigit() else (module[name] if name != "layers" else module.layers)
+        return module
+
     def __call__(
         self,
         x_BLD: jax.Array,

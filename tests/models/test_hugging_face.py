@@ -1,0 +1,251 @@
+"""Every family against transformers, from stored results: tests/golden/make/hugging_face.py makes a newcomer's."""
+
+import functools
+import json
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import nnx
+
+from t5x_like import configs
+from t5x_like.configurables import CONFIGURABLES
+from t5x_like.features import Features
+from t5x_like.losses import token_cross_entropy
+from t5x_like.models.hugging_face import convert
+from t5x_like.models.hugging_face.table import FAMILIES, family_named, family_of
+from t5x_like.models.hugging_face.tensors import Tensors, read_config
+from t5x_like.models.parameters import merge, split
+from t5x_like.partitioning import axis_rules
+from t5x_like.partitioning.mesh import make_mesh
+from tests.golden.hugging_face_weights import weights
+
+FOLDER = pathlib.Path("tests/golden/hugging_face")
+GOLDENS = sorted(path.stem for path in FOLDER.glob("*.json"))
+every_family = pytest.mark.parametrize("name", GOLDENS)
+
+
+@functools.cache
+def golden(name):
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """The stored models as transformers saves them."""
+    root = tmp_path_factory.mktemp("hugging_face")
+    for name in GOLDENS:
+        (root / name).mkdir()
+        (root / name / "config.json").write_text(json.dumps(golden(name)["config"]))
+        safetensors.numpy.save_file(weights(golden(name)), str(root / name / "model.safetensors"))
+    return root
+
+
+def model_of(folder, name, layer_loop=""):
+    family = family_named(name)
+    path = folder / f"model{layer_loop}.gin"
+    path.write_text(convert.gin_text(family, read_config(folder), layer_loop))
+
+    def train(*, model):
+        return model
+
+    table = CONFIGURABLES | {"train": train}
+    return configs.resolve(table, [str(path)], root="train", search_paths=["configs"]).call()
+
+
+IMPORTED = {}
+
+
+def imported(folders, name, layer_loop="", mesh=None):
+    """(graphdef, params, the model's module): the model of the folder."""
+    key = name, layer_loop, str(mesh)
+    if key not in IMPORTED:
+        make = model_of(folders / name, name, layer_loop)
+        module = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(params=0)))
+        graphdef, shapes, axes = split(module)
+        mesh = mesh or make_mesh(data=1, devices=jax.devices()[:1])
+        places = axis_rules.shardings(mesh, axis_rules.AxisRules(), shapes, axes)
+        target = {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=places[n]) for n, s in shapes.items()}
+        params = convert.import_params(family_named(name), module, target, Tensors(folders / name))
+        IMPORTED[key] = graphdef, params, module
+    return IMPORTED[key]
+
+
+def side(tokens, *, is_causal, targets=None, types=None):
+    tokens = jnp.asarray(tokens, jnp.int32)
+    place = jnp.tile(jnp.arange(tokens.shape[1]), (len(tokens), 1))
+    weights = None if targets is None else jnp.ones(tokens.shape, jnp.float32)
+    types = None if types is None else jnp.asarray(types, jnp.int32)
+    order = place if is_causal else 0 * place
+    return Features(tokens, targets, weights, jnp.ones_like(tokens), place[..., None], order, types)
+
+
+def batch(name):
+    told = golden(name)["inputs"]
+    targets = jnp.asarray(told["targets"], jnp.int32)
+    is_causal = golden(name)["kind"] != "encoder"
+    features = side(told["tokens"], is_causal=is_causal, targets=targets, types=told.get("type_ids"))
+    if "encoder_tokens" not in told:
+        return features
+    return features._replace(encoder=side(told["encoder_tokens"], is_causal=False))
+
+
+@functools.cache
+def logits(graphdef):
+    return jax.jit(lambda params, features: merge(graphdef, params)(features))
+
+
+@every_family
+def test_an_imported_model_computes_what_transformers_does(folders, name):
+    graphdef, params, _ = imported(folders, name)
+    found = jax.jit(lambda p, x: merge(graphdef, p)(x))(params, batch(name))
+    np.testing.assert_allclose(found, golden(name)["logits"], atol=1e-4, rtol=0)
+    loss = float(token_cross_entropy(found, batch(name).targets).mean())
+    assert abs(loss - golden(name)["loss"]) < 1e-5
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDENS if "greedy" in golden(name)])
+def test_it_decodes_the_same_tokens_from_its_cache(folders, name):
+    graphdef, params, _ = imported(folders, name)
+    expected = golden(name)["greedy"]
+    num_new = len(expected[0])
+    whole = batch(name)
+    prompt = Features(*(None if x is None else x[:, :4] for x in whole[:6]), encoder=whole.encoder)
+
+    @jax.jit
+    def decode(params, prompt):
+        model = merge(graphdef, params)
+        logits, cache = model.prefill(prompt, model.init_cache(2, 4 + num_new))
+        tokens = []
+        for _ in range(num_new):
+            tokens.append(jnp.argmax(logits, axis=-1))
+            logits, cache = model.decode_step(tokens[-1], cache)
+        return jnp.stack(tokens, axis=1)
+
+    assert decode(params, prompt).tolist() == expected
+
+
+@every_family
+def test_what_is_exported_is_what_was_imported(folders, name):
+    """The same names, and the same numbers but for the rows that are never read and the rounding of 1 + w."""
+    _, params, module = imported(folders, name)
+    sizes, tensors = convert.export_tensors(family_named(name), module, params, np.float32)
+    found, given = dict(tensors), weights(golden(name))
+    assert found.keys() == given.keys() == sizes.keys()
+    for key, value in found.items():
+        unused = 2 if key.endswith(("embed_positions.weight", "roberta.embeddings.position_embeddings.weight")) else 0
+        np.testing.assert_allclose(value[unused:], given[key][unused:], atol=2e-7, rtol=0, err_msg=key)
+        assert value.nbytes == sizes[key] and value.flags.c_contiguous
+
+
+@every_family
+def test_the_exported_config_says_what_the_imported_one_said(folders, name):
+    _, _, module = imported(folders, name)
+    said, family = golden(name)["config"], family_named(name)
+    exported = convert.config_json(family, module, np.float32)
+    assert family.bindings(exported) == pytest.approx(family.bindings(said))
+    assert exported["model_type"] == said["model_type"] and exported["architectures"] == said["architectures"]
+    assert family_of(exported) == family_of(said) == name
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gemma3", "mixtral", "t5_1_1", "umt5"])
+def test_scanned_layers_hold_the_same_weights(folders, name):
+    graphdef, params, module = imported(folders, name, "scanned")
+    assert any("/cycle/" in path for path in params)
+    found = jax.jit(lambda p, x: merge(graphdef, p)(x))(params, batch(name))
+    np.testing.assert_allclose(found, golden(name)["logits"], atol=1e-4, rtol=0)
+    given = weights(golden(name))
+    for key, value in convert.export_tensors(family_named(name), module, params, np.float32)[1]:
+        np.testing.assert_allclose(value, given[key], atol=2e-7, rtol=0, err_msg=key)
+
+
+@pytest.mark.parametrize("name", ["llama", "t5_1_1"])
+@pytest.mark.parametrize("layer_loop", ["", "scanned"])
+def test_each_device_gets_its_own_part(folders, name, layer_loop):
+    mesh = make_mesh(data=1, fsdp=4, devices=jax.devices()[:4])
+    _, params, _ = imported(folders, name, layer_loop, mesh)
+    _, whole, _ = imported(folders, name, layer_loop)
+    for path, value in params.items():
+        np.testing.assert_array_equal(value, whole[path], err_msg=path)
+    assert any(len(value.sharding.device_set) == 4 and not value.is_fully_replicated for value in params.values())
+
+
+def test_every_family_is_stored():
+    assert set(FAMILIES) == set(GOLDENS)
+
+
+# bad input
+
+
+def copy(folders, tmp_path, name="llama", change=lambda tensors: None, config=None):
+    tensors = weights(golden(name))
+    change(tensors)
+    (tmp_path / "config.json").write_text(json.dumps(golden(name)["config"] | (config or {})))
+    safetensors.numpy.save_file(tensors, str(tmp_path / "model.safetensors"))
+    make = model_of(tmp_path, name)
+    module = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(params=0)))
+    shapes = split(module).params
+    return lambda: convert.import_params(family_named(name), module, shapes, Tensors(tmp_path))
+
+
+def test_missing_unknown_and_misshapen_tensors_are_listed_before_one_is_read(folders, tmp_path):
+    def change(tensors):
+        del tensors["model.layers.1.mlp.up_proj.weight"]
+        tensors["model.layers.0.extra"] = np.zeros(3, np.float32)
+        tensors["model.norm.weight"] = np.zeros(25, np.float32)
+
+    with pytest.raises(ValueError) as error:
+        copy(folders, tmp_path, change=change)()
+    text = str(error.value)
+    assert "1 missing: model.layers.1.mlp.up_proj.weight" in text
+    assert "1 unknown: model.layers.0.extra" in text
+    assert "1 of another shape: model.norm.weight [25], wanted [24]" in text
+
+
+def test_a_vocabulary_that_does_not_fit_is_an_error(folders, tmp_path):
+    with pytest.raises(ValueError, match=re.escape("model.embed_tokens.weight [53, 24], wanted [60, 24]")):
+        copy(folders, tmp_path, config={"vocab_size": 60})()
+
+
+@pytest.mark.parametrize(
+    "name, config, message",
+    [
+        ("llama", {"hidden_act": "relu"}, "hidden_act 'relu'; only 'silu'"),
+        ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_type 'yarn'"),
+        ("qwen2", {"use_sliding_window": True}, "use_sliding_window True"),
+        ("gpt_neox", {"use_parallel_residual": False}, "use_parallel_residual False"),
+    ],
+)
+def test_a_part_that_is_not_here_is_refused(name, config, message):
+    with pytest.raises(ValueError, match=message):
+        family_named(name).bindings(golden(name)["config"] | config)
+
+
+def test_unknown_families_are_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match="nearest is 'llama'"):
+        family_named("lama")
+    with pytest.raises(ValueError, match=r"model_type 'qwen9'.*nearest"):
+        family_of({"model_type": "qwen9"})
+
+
+def test_pickled_weights_are_never_opened(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch /tmp/owned'\ntR.")
+    with pytest.raises(ValueError, match="can run any code and are not opened"):
+        Tensors(tmp_path)
+
+
+def test_an_index_leads_to_no_other_folder(tmp_path):
+    index = {"weight_map": {"a": "../model.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(FileNotFoundError, match="not in that folder"):
+        Tensors(tmp_path)
+
+
+def test_a_damaged_file_is_one_sentence(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(ValueError, match="is damaged: fetch it again"):
+        Tensors(tmp_path)

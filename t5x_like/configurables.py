@@ -39,10 +39,11 @@ from t5x_like.objectives import replaced_token, span_boundary, terms
 from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.optimizers import clipping, param_groups, schedules
 from t5x_like.partitioning import axis_rules, mesh
-from t5x_like.train import loop
+from t5x_like.train import initial, loop
 
 CONFIGURABLES: dict[str, Callable] = {
     "train": loop.train,
+    "FromCheckpoint": initial.FromCheckpoint,
     # data
     "Pipeline": pipeline.Pipeline,
     "encoder_decoder": rendering.encoder_decoder,

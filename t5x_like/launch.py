@@ -22,6 +22,8 @@ COMMANDS = {
     "generate": "continue or transform the texts of a JSONL file",
     "score": "log-likelihood of the targets of a JSONL file",
     "report": "runs as one HTML file with plots",
+    "import": "a Hugging Face folder -> model.gin and a checkpoint",
+    "export": "a checkpoint -> a Hugging Face folder",
     "inspect": "a run's checkpoints: steps, sizes, what is wrong, who is writing",
     "verify": "check every digest of a run's checkpoints; exit 1 if one is wrong",
 }

@@ -56,6 +56,7 @@ HOMES = {
     "zstandard": ["tasks/"],
     "grain": ["data/"],
     "array_record": ["data/"],
+    "safetensors": ["models/hugging_face/tensors.py"],
     "sentencepiece": ["vocabularies/", "tasks/vocabularies.py"],
     "tokenizers": ["vocabularies/", "tasks/vocabularies.py"],
     "matplotlib": ["reporting/plots.py"],

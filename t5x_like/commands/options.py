@@ -112,6 +112,19 @@ def resolve_run(options: argparse.Namespace, files: list[str], supplied: tuple[s
     return resolved.call(), resolved.text
 
 
+def resolve_model(files: list[str]) -> Callable:
+    """What `train.model` is in these files, whatever else they leave open."""
+    from t5x_like import configs
+    from t5x_like.configurables import CONFIGURABLES
+
+    table = {**CONFIGURABLES, "train": arguments_of(CONFIGURABLES["train"])}
+    where = {"root": "train", "search_paths": [str(PACKAGE_FOLDER / "configs"), str(PACKAGE_FOLDER)]}
+    left = [key.removeprefix("train.") for key in configs.left_open(table, files, **where) if key.startswith("train.")]
+    supplied = tuple(dict.fromkeys([*left, *SUPPLIED_TO_TRAIN]))
+    resolved = configs.resolve(table, files, [], supplied=supplied, **where)
+    return resolved.call(**dict.fromkeys(left))["model"]
+
+
 def arguments_of(function: Callable) -> Callable[..., dict[str, Any]]:
     """A function with the same signature that returns what it was called with."""
 

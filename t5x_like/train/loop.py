@@ -24,6 +24,7 @@ from t5x_like.partitioning.axis_rules import AxisRules
 from t5x_like.partitioning.mesh import make_mesh
 from t5x_like.partitioning.placement import placement_table
 from t5x_like.train import checkpoints, disk, distributed, guards, host_rows, preemption, run_folder, summary
+from t5x_like.train.initial import Initial
 from t5x_like.train.progress import RunProgress
 from t5x_like.train.run_lock import RunLock
 from t5x_like.train.setup import Setup, plan_run
@@ -43,6 +44,7 @@ def train(
     loss: Loss = losses.CrossEntropy(),  # noqa: B008  frozen
     mesh: Callable[[], Mesh] = make_mesh,
     axis_rules: AxisRules = AxisRules(),  # noqa: B008  frozen
+    initial: Initial | None = None,
     num_microbatches: int = 1,
     seed: int = 0,
     eval_every: int = 1000,
@@ -60,6 +62,7 @@ def train(
     """Trains to `steps`, from the last checkpoint in `model_dir` where there is one. The same call resumes.
 
     learning_rate  only logged: give the optimizer the same schedule
+    initial        where the parameters of step 0 come from; None: by chance
     eval_batches   None: all of the held-out split
     dry_run        compile, print the summary with the memory per device, and stop
     start_fresh    set aside every checkpoint and begin at step 0
@@ -70,6 +73,7 @@ def train(
     setup = plan_run(model, optimizer, data, loss, mesh(), axis_rules, num_microbatches, learning_rate)
     console = run_console()
     lines = summary.describe_run(setup.plan, setup.mesh, data, steps, num_microbatches)
+    lines |= {"at step 0": str(initial.match(setup.plan.abstract.params))} if initial else {}
     console.print(placement_table(*setup.plan.abstract[1:]), summary.as_table(lines, "This run"))
     if dry_run:
         report_dry_run(setup, console)
@@ -78,16 +82,13 @@ def train(
     with contextlib.ExitStack() as stack:
         guarded = enter_folder(stack, folder, config_text, take_over)
         guarded.write({"config.gin": config_text, "summary.json": json.dumps(lines, indent=1)})
-        state, position, notes = restore_or_create(setup, folder / "checkpoints", seed, start_fresh)
-        first = int(state.step)
-        keep = {"max_to_keep": max_to_keep, "keep_period": keep_period}
-        saver = stack.enter_context(contextlib.closing(checkpoints.Checkpoints(folder / "checkpoints", **keep)))
-        log = open_log(folder, resume_step=first, process_index=jax.process_index())
+        state, position, notes = restore_or_create(setup, folder / "checkpoints", seed, start_fresh, initial)
+        saver = checkpoints.Checkpoints(folder / "checkpoints", max_to_keep=max_to_keep, keep_period=keep_period)
+        stack.enter_context(contextlib.closing(saver))
+        log = open_log(folder, resume_step=(first := int(state.step)), process_index=jax.process_index())
         stack.enter_context(contextlib.closing(log))
         progress = stack.enter_context(contextlib.closing(RunProgress(console, first_step=first, steps=steps)))
-        for note in [*guarded.notes, *notes, f"resuming from step {first}" if first else "starting at step 0"]:
-            guarded.event("note", note)
-            progress.say(note)
+        announce([*notes, f"resuming from step {first}" if first else "starting at step 0"], guarded, progress)
         batches = stack.enter_context(contextlib.closing(setup.batches_from(position)))
         stack.push(guards.leave_on_error(jax.process_count()))  # last in, so that it comes before any waiting
         loop = Loop(setup, guarded, saver, log, progress, setup.held_out(eval_split, eval_batches), cadence)
@@ -128,11 +129,14 @@ def report_dry_run(setup: Setup, console: Console) -> None:
     console.print(summary.as_table(lines, "Dry run: nothing was written"))
 
 
-def restore_or_create(setup: Setup, folder: pathlib.Path, seed: int, start_fresh: bool):
+def restore_or_create(setup: Setup, folder: pathlib.Path, seed: int, start_fresh: bool, initial: Initial | None):
     """(state, position in the data or None, a line for each checkpoint that was set aside)."""
     step, notes = checkpoints.latest_valid(folder, start_fresh=start_fresh)
     if step is None:
-        return setup.plan.create(jax.random.key(seed)), None, notes
+        state = setup.plan.create(jax.random.key(seed))
+        if initial is not None:
+            state = setup.plan.begin(initial(setup.plan.abstract.params, state.params))
+        return state, None, notes
     position = run_folder.read_json(folder / str(step), "data")
     host_rows.check_identity(setup.rows, position)
     return checkpoints.restore(folder, step, setup.plan.abstract), position, notes
@@ -175,6 +179,13 @@ def enter_folder(stack: contextlib.ExitStack, folder: pathlib.Path, config_text:
     watchdog = Watchdog()
     stack.callback(watchdog.close)
     return Guarded(folder, lock, stop_signals, watchdog, lock.notes if lock else [])
+
+
+def announce(notes: list[str], guarded: Guarded, progress: RunProgress) -> None:
+    """What happened before the first step, to the person and to events.jsonl."""
+    for note in [*guarded.notes, *notes]:
+        guarded.event("note", note)
+        progress.say(note)
 
 
 class Loop(NamedTuple):

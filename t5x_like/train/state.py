@@ -26,12 +26,16 @@ class TrainState(NamedTuple):
 
 
 class StatePlan(NamedTuple):
-    """What the state will be, before it exists. `abstract` has a shape, a dtype and a sharding for every array."""
+    """What the state will be, before it exists. `abstract` has a shape, a dtype and a sharding for every array.
+
+    create(key) draws the parameters, begin(params) takes given ones; the optimizer's state is made of either
+    """
 
     model_name: str
     graphdef: nnx.GraphDef
     abstract: TrainState
     create: Callable[[jax.Array], TrainState]
+    begin: Callable[[dict[str, jax.Array]], TrainState]
 
 
 def plan_state(model: Model, optimizer: optax.GradientTransformation, mesh: Mesh, rules: AxisRules) -> StatePlan:
@@ -57,7 +61,11 @@ def plan_state(model: Model, optimizer: optax.GradientTransformation, mesh: Mesh
         params = split(make(key)).params
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
-    return StatePlan(type(module).__name__, graphdef, jax.tree.map(place, state_shapes, state_places), create)
+    @jax.jit(out_shardings=state_places)
+    def begin(params):
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    return StatePlan(type(module).__name__, graphdef, jax.tree.map(place, state_shapes, state_places), create, begin)
 
 
 def plan_params(model: Model, mesh: Mesh, rules: AxisRules) -> tuple[nnx.GraphDef, dict[str, jax.ShapeDtypeStruct]]:

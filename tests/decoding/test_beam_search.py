@@ -58,9 +58,8 @@ def test_the_penalty_is_the_published_one():
 def test_one_beam_without_a_penalty_is_greedy_search(eos_id):
     prompt = rows(PROMPTS)
     ends = {"eos_id": eos_id, "pad_id": PAD}
-    expected = jax.jit(
-        lambda x: generate(make("decoder"), x, max_new_tokens=5, sample=greedy, key=jax.random.key(0), **ends)
-    )(prompt)
+    model, key = make("decoder"), jax.random.key(0)
+    expected = jax.jit(lambda x: generate(model, x, max_new_tokens=5, sample=greedy, key=key, **ends))(prompt)
     found = search("decoder", prompt, num_beams=1, alpha=0.0, eos_id=eos_id)
     np.testing.assert_array_equal(found.tokens_BKL[:, 0], expected)
 
@@ -96,7 +95,8 @@ def test_scores_are_the_log_probabilities_of_the_whole_texts(name):
     """Each beam reads the keys and values of its own past: what the cache gives, the whole row gives."""
     found = search(name, rows([PROMPTS[0]]), num_beams=4, alpha=0.0, eos_id=-1)
     texts = [PROMPTS[0] + beam for beam in found.tokens_BKL[0].tolist()]
-    log_p = np.asarray(jax.nn.log_softmax(jax.jit(lambda x: make("decoder")(x))(rows(texts))))
+    model = make("decoder")
+    log_p = np.asarray(jax.nn.log_softmax(jax.jit(lambda x: model(x))(rows(texts))))
     totals = [sum(log_p[k, place - 1, text[place]] for place in range(3, 8)) for k, text in enumerate(texts)]
     np.testing.assert_allclose(found.scores_BK[0], totals, rtol=1e-4)
     assert len({tuple(text) for text in texts}) == 4
@@ -104,20 +104,15 @@ def test_scores_are_the_log_probabilities_of_the_whole_texts(name):
 
 
 def test_ended_texts_come_before_unended_ones_and_are_padded_after_their_end():
-    found = search("decoder", rows(PROMPTS), num_beams=6, new=4, eos_id=int(greedy_token()))
+    likely = int(search("decoder", rows(PROMPTS), num_beams=1, alpha=0.0, eos_id=-1).tokens_BKL[0, 0, 1])
+    found = search("decoder", rows(PROMPTS), num_beams=6, new=4, eos_id=likely)
     for texts in found.tokens_BKL.tolist():
-        has_ended = [int(greedy_token()) in text for text in texts]
+        has_ended = [likely in text for text in texts]
         assert has_ended == sorted(has_ended, reverse=True)
         for text in texts:
-            if int(greedy_token()) in text:
-                assert set(text[text.index(int(greedy_token())) + 1 :]) <= {PAD}
+            if likely in text:
+                assert set(text[text.index(likely) + 1 :]) <= {PAD}
     assert found.tokens_BKL.shape == (4, 6, 4)
-
-
-@functools.cache
-def greedy_token():
-    """A token that is likely after the first prompt."""
-    return search("decoder", rows(PROMPTS), num_beams=1, alpha=0.0, eos_id=-1).tokens_BKL[0, 0, 1]
 
 
 @pytest.mark.parametrize(

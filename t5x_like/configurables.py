@@ -18,6 +18,7 @@ from t5x_like.models import (
     embeddings,
     encoder,
     encoder_decoder,
+    entity_entry,
     entry,
     generator_discriminator,
     heads,
@@ -37,7 +38,17 @@ from t5x_like.models import (
     task_heads,
     vision,
 )
-from t5x_like.objectives import replaced_token, span_boundary, terms
+from t5x_like.objectives import (
+    captioning,
+    contrastive,
+    document_coherence,
+    entity_prediction,
+    matching_the_blanks,
+    replaced_token,
+    sigmoid_contrastive,
+    span_boundary,
+    terms,
+)
 from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.optimizers import clipping, param_groups, schedules
 from t5x_like.partitioning import axis_rules, mesh
@@ -58,6 +69,13 @@ CONFIGURABLES: dict[str, Callable] = {
     "SumOfTerms": terms.SumOfTerms,
     "predict_tokens": terms.predict_tokens,
     "classify_pairs": terms.classify_pairs,
+    "find_neighbours": document_coherence.find_neighbours,
+    "predict_entities": entity_prediction.predict_entities,
+    "match_relations": matching_the_blanks.match_relations,
+    "tell_relations_apart": matching_the_blanks.tell_relations_apart,
+    "ContrastiveLoss": contrastive.ContrastiveLoss,
+    "SigmoidContrastiveLoss": sigmoid_contrastive.SigmoidContrastiveLoss,
+    "CaptioningLoss": captioning.CaptioningLoss,
     "predict_from_boundary": span_boundary.predict_from_boundary,
     "ReplacedTokenLoss": replaced_token.ReplacedTokenLoss,
     # models and their parts
@@ -83,6 +101,7 @@ CONFIGURABLES: dict[str, Callable] = {
     "FactorisedEmbedding": embeddings.FactorisedEmbedding,
     "FactorisedEntry": embeddings.FactorisedEntry,
     "Entry": entry.Entry,
+    "EntityEntry": entity_entry.EntityEntry,
     "Block": blocks.Block,
     "ParallelBlock": blocks.ParallelBlock,
     "PreNorm": blocks.PreNorm,

@@ -19,6 +19,7 @@ from t5x_like.models.embeddings import FactorisedEmbedding, FactorisedEntry
 from t5x_like.models.encoder import Encoder, bert_entry
 from t5x_like.models.heads import MlmHead
 from t5x_like.models.initializers import Initializers, normal_init
+from t5x_like.models.layers import Shard, unsharded
 from t5x_like.models.stack import Hidden
 from t5x_like.models.task_heads import ReplacedTokenHead
 
@@ -53,6 +54,7 @@ class GeneratorDiscriminator(nnx.Module):
         head: Callable = MlmHead,
         replaced_head: Callable = ReplacedTokenHead,
         init: Callable[..., Initializers] = normal_init,
+        shard: Shard = unsharded,
     ):
         self.vocab_size = vocab_size
         self.discriminator: Encoder = discriminator(
@@ -60,6 +62,7 @@ class GeneratorDiscriminator(nnx.Module):
             embedding=functools.partial(FactorisedEmbedding, width=width),
             entry=functools.partial(FactorisedEntry, width=width, entry=entry),
             head=None,
+            shard=shard,
             rngs=rngs,
         )
         embedding, narrow = self.discriminator.embedding, self.discriminator.stack.entry.narrow
@@ -68,6 +71,7 @@ class GeneratorDiscriminator(nnx.Module):
             embedding=lambda sizes, **told: embedding,
             entry=functools.partial(FactorisedEntry, width=width, entry=lambda sizes, **told: narrow),
             head=functools.partial(head, width=width),
+            shard=shard,
             rngs=rngs,
         )
         sizes = self.discriminator.sizes

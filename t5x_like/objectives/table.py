@@ -5,8 +5,10 @@ from t5x_like.objectives.causal_lm import CausalLM
 from t5x_like.objectives.deshuffling import Deshuffling
 from t5x_like.objectives.document_coherence import DocumentCoherence
 from t5x_like.objectives.entity_masking import EntityMasking
+from t5x_like.objectives.entity_prediction import EntityPrediction
 from t5x_like.objectives.iid_denoising import IidDenoising
 from t5x_like.objectives.masked_lm import MaskedLM
+from t5x_like.objectives.matching_the_blanks import MatchingTheBlanks
 from t5x_like.objectives.next_sentence import NextSentence
 from t5x_like.objectives.prefix_lm import PrefixLM
 from t5x_like.objectives.random_replacement import RandomReplacement
@@ -25,8 +27,10 @@ OBJECTIVES: dict[str, type] = {
     "Deshuffling": Deshuffling,
     "DocumentCoherence": DocumentCoherence,
     "EntityMasking": EntityMasking,
+    "EntityPrediction": EntityPrediction,
     "IidDenoising": IidDenoising,
     "MaskedLM": MaskedLM,
+    "MatchingTheBlanks": MatchingTheBlanks,
     "NextSentence": NextSentence,
     "PrefixLM": PrefixLM,
     "RandomReplacement": RandomReplacement,

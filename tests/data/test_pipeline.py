@@ -1,5 +1,6 @@
 """The global order of rows: a function of (seed, stage, step), whatever reads it and however often it is stopped."""
 
+import itertools
 import json
 
 import jax
@@ -195,3 +196,41 @@ def test_a_damaged_shard_is_named(tmp_path, damage):
 def test_names_may_not_lead_out_of_the_folder(directory):
     with pytest.raises(ValueError, match="use letters"):
         rows(directory, "../spans")
+
+
+def test_tasks_whose_examples_have_different_fields_share_rows(tmp_path):
+    """Masked tokens alone and pairs with labels: every batch has every field, 0 where a task does not have it."""
+    write_task(tmp_path, "masked", counting_documents(60), objective="MaskedLM")
+    fields = {"sentence_ends": list(range(40, 60))}
+    write_task(tmp_path, "paired", counting_documents(60, seed=1), objective="NextSentence", fields=fields)
+    write_mixture(tmp_path, "both", {"masked": 5.0, "paired": 1.0})
+    data = Pipeline(
+        directory=str(tmp_path),
+        mixture="both",
+        lengths={"targets": 64},
+        batch_size=4,
+        rows_per_block=4,
+        render=rendering.in_place,
+    )
+    batches = list(itertools.islice(data.train_rows(OBJECTIVES), 40))
+    assert all(set(batch.aux) == {"pair"} and batch.type_ids is not None for batch in batches)
+    with_pairs = [int((batch.aux["pair"] > 0).sum()) for batch in batches]
+    assert 0 < sum(with_pairs) < sum(int((batch.positions[..., 0] == 0).sum()) for batch in batches)
+    alone = [batch for batch in batches if not (batch.aux["pair"] > 0).any()]
+    assert alone and not any(batch.type_ids.any() for batch in alone)
+
+
+def test_one_example_a_row(tmp_path):
+    write_task(tmp_path, "masked", counting_documents(60, low=5, high=20), objective="MaskedLM")
+    data = Pipeline(
+        directory=str(tmp_path),
+        mixture="masked",
+        lengths={"targets": 64},
+        batch_size=4,
+        rows_per_block=4,
+        render=rendering.in_place,
+        examples_per_row=1,
+    )
+    batches = list(itertools.islice(data.train_rows(OBJECTIVES), 20))
+    assert {int(batch.segment_ids.max()) for batch in batches} == {1}
+    assert all((batch.segment_ids[:, 0] == 1).all() for batch in batches)

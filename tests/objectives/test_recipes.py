@@ -13,8 +13,14 @@ from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.vocabularies.special_tokens import SpecialTokens
 
 RECIPES = sorted(pathlib.Path("configs/objectives").glob("*.gin"))
+MARKERS = ("e1", "/e1", "e2", "/e2", "blank", "entity")
 SPECIAL = SpecialTokens(
-    pad=0, eos=1, unk=2, sentinels=tuple(range(32_299, 32_099, -1)), modes={"R": 32_000, "S": 32_001, "X": 32_002}
+    markers={name: 32_010 + k for k, name in enumerate(MARKERS)},
+    pad=0,
+    eos=1,
+    unk=2,
+    sentinels=tuple(range(32_299, 32_099, -1)),
+    modes={"R": 32_000, "S": 32_001, "X": 32_002},
 )
 
 

@@ -1,0 +1,53 @@
+"""Features of a document for methods that read more than tokens, made from the text alone: rough, but real.
+
+entities   runs of words that begin with a capital letter, by their pieces: 2 e begins entity e, 2 e + 1 goes on
+similar    for each token the one with the most alike neighbours in the training text, 0 for frequent ones
+"""
+
+import functools
+
+import numpy as np
+
+NUM_ENTITIES = 2000
+
+
+def entities(documents: list[np.ndarray], vocabulary) -> list[np.ndarray]:
+    begins = vocabulary.begins_word
+    pieces = np.array([piece.lstrip()[:1] for piece in vocabulary.pieces(range(vocabulary.size))])
+    capital = np.array([piece.isupper() for piece in pieces])
+    made = []
+    for ids in documents:
+        word = np.cumsum(begins[ids]) if len(ids) else ids
+        starts = np.flatnonzero(np.diff(word, prepend=-1))
+        is_name = np.repeat(capital[ids[starts]], np.diff(np.append(starts, len(ids))))
+        first = is_name & ~np.concatenate([[False], is_name[:-1]])
+        run = np.cumsum(first)
+        sums = np.bincount(run, ids * is_name, minlength=run.max(initial=0) + 1).astype(np.int64)
+        number = sums[run] * 2654435761 % NUM_ENTITIES + 1
+        made.append(np.where(is_name, 2 * number + ~first, 0).astype(np.int32))
+    return made
+
+
+def similar(documents: list[np.ndarray], vocabulary) -> list[np.ndarray]:
+    table = _neighbours(np.concatenate(documents).tobytes(), vocabulary.size)
+    return [table[ids] for ids in documents]
+
+
+@functools.cache
+def _neighbours(tokens: bytes, size: int) -> np.ndarray:
+    """int32 [size]: the token whose left and right neighbours are the most similar (positive PMI)."""
+    ids = np.frombuffer(tokens, np.int32)
+    counts = np.zeros((size, 2 * size), np.float32)
+    np.add.at(counts, (ids[1:], ids[:-1]), 1)
+    np.add.at(counts, (ids[:-1], size + ids[1:]), 1)
+    total, rows, columns = counts.sum(), counts.sum(1, keepdims=True), counts.sum(0, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        vectors = np.nan_to_num(np.maximum(np.log(counts * total / (rows * columns)), 0), posinf=0, neginf=0)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9
+    alike = vectors @ vectors.T
+    np.fill_diagonal(alike, -1)
+    best = alike.argmax(axis=1).astype(np.int32)
+    return np.where((rows[:, 0] > 0) & (alike.max(axis=1) > 0.1), best, 0).astype(np.int32)
+
+
+FEATURES = {"entities": entities, "similar": similar}

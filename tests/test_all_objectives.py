@@ -222,3 +222,18 @@ def test_an_encoder_needs_inputs():
     examples = make(OBJECTIVES["CausalLM"](), ALONE, pairs=False)
     with pytest.raises(ValueError, match="train a Decoder on it"):
         rendering.encoder_decoder(examples)
+
+
+@pytest.mark.parametrize("name", ["bert", "ngram", "spanbert", "ernie"])
+def test_hidden_tokens_leave_no_trace_in_what_is_read(name):
+    """Other tokens in their places, the same random numbers: the row that is read is the same."""
+    objective = attrs.evolve(ROWS[name][0], masked=0.9, random=0.1)
+    context = Context(ALONE, SPECIAL, VOCAB_SIZE, Words())
+    text = documents(objective.reads)
+    side = objective.examples(np.random.default_rng(0), text, context)
+    shift = 3 * (side.loss_weights > 0)  # by three, so that words begin where they did
+    tokens = (side.targets + shift)[(side.targets >= 3) & (side.targets < 880)].astype(np.int32)
+    changed = text.features | {"targets": text.features["targets"]._replace(values=tokens)}
+    other = objective.examples(np.random.default_rng(0), text._replace(features=changed), context)
+    assert shift.any() and (other.targets != side.targets).any()
+    assert (other.tokens == side.tokens).all() and (other.loss_weights == side.loss_weights).all()

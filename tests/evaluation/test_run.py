@@ -91,3 +91,16 @@ def test_nothing_can_be_told_where_no_task_has_the_split(run):
 def test_a_watcher_sees_each_sound_step_once_and_ends_with_the_last(run):
     assert list(evaluation.watch(run, done_step=3)) == [1, 2, 3]
     assert run.choose("all") == [1, 2, 3] and run.choose("latest") == [3] and run.choose("2") == [2]
+
+
+def test_what_predicts_in_place_is_measured_and_shown_filled_in(tmp_path):
+    """An encoder on masked tokens: the metrics of its loss, and at each hidden place the truth and the model's best."""
+    data, model = tiny.masked(tmp_path)
+    tiny.run(tmp_path / "run", data, 2, model=model, mesh=one_device, save_every=2, eval_every=2)
+    run = Run(tmp_path / "run", {"model": model, "data": data, "steps": 2, "mesh": one_device})
+    (result,) = evaluation.evaluate(run, steps=[2], num_samples=3)
+    (values,) = result["tasks"].values()
+    assert 0 <= values["accuracy"] <= 1 and values["tokens"] > 0 and "bits_per_byte" not in values
+    samples = [json.loads(line) for line in (run.folder / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 3
+    assert all(len(sample["truth"]) > 0 and len(sample["model"]) > 0 for sample in samples)

@@ -6,7 +6,9 @@ import pathlib
 import optax
 
 from t5x_like import losses
+from t5x_like.data import rendering
 from t5x_like.data.pipeline import Pipeline
+from t5x_like.models.encoder import Encoder
 from t5x_like.models.encoder_decoder import EncoderDecoder
 from t5x_like.train.loop import train
 from tests.data.prepared_folder import counting_documents, write_mixture, write_task
@@ -21,6 +23,15 @@ def write_data(directory: pathlib.Path) -> None:
     write_task(directory, "prefixes", counting_documents(60, low=5, high=60, seed=1), objective="PrefixLM")
     write_task(directory, "prefixes", counting_documents(5, seed=2), objective="PrefixLM", split="validation")
     write_mixture(directory, "mixture", {"spans": 2.0, "prefixes": 1.0})
+
+
+def masked(directory: pathlib.Path) -> tuple[Pipeline, functools.partial]:
+    """Masked tokens for an encoder, and one."""
+    for split, seed in (("train", 0), ("validation", 1)):
+        write_task(directory, "masked", counting_documents(40, seed=seed), objective="MaskedLM", split=split)
+    settings = {"lengths": {"targets": 32}, "batch_size": 8, "rows_per_block": 8, "render": rendering.in_place}
+    model = functools.partial(Encoder, vocab_size=384, num_layers=1, d_model=16, num_heads=2, d_ff=32)
+    return Pipeline(directory=str(directory), mixture="masked", **settings), model
 
 
 def pipeline(directory: pathlib.Path, **changes) -> Pipeline:

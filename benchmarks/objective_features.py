@@ -1,12 +1,17 @@
 """Features of a document for methods that read more than tokens, made from the text alone: rough, but real.
 
 entities   runs of words that begin with a capital letter, by their pieces: 2 e begins entity e, 2 e + 1 goes on
+relations  two names with one or two tokens between them are related, and the first of these tokens names the relation
 similar    for each token the one with the most alike neighbours in the training text, 0 for frequent ones
 """
 
 import functools
 
 import numpy as np
+
+from t5x_like.data import ragged
+from t5x_like.data.mentions import find_mentions
+from t5x_like.objectives.relation_contrast import HEADS
 
 NUM_ENTITIES = 2000
 
@@ -25,6 +30,19 @@ def entities(documents: list[np.ndarray], vocabulary) -> list[np.ndarray]:
         sums = np.bincount(run, ids * is_name, minlength=run.max(initial=0) + 1).astype(np.int64)
         number = sums[run] * 2654435761 % NUM_ENTITIES + 1
         made.append(np.where(is_name, 2 * number + ~first, 0).astype(np.int32))
+    return made
+
+
+def relations(documents: list[np.ndarray], vocabulary) -> list[np.ndarray]:
+    made = []
+    for ids, names in zip(documents, entities(documents, vocabulary), strict=True):
+        found = find_mentions(ragged.from_list([names]))
+        behind = found.starts[:-1] + found.lengths[:-1]
+        near = np.flatnonzero((found.starts[1:] - behind <= 2) & (found.entity[1:] != found.entity[:-1]))
+        near = near[found.starts[near + 1] > behind[near]]
+        values = np.zeros(len(ids), np.int32)
+        values[found.starts[near + 1]] = 1 + ids[behind[near]] * HEADS + found.entity[near]
+        made.append(values)
     return made
 
 
@@ -50,4 +68,4 @@ def _neighbours(tokens: bytes, size: int) -> np.ndarray:
     return np.where((rows[:, 0] > 0) & (alike.max(axis=1) > 0.1), best, 0).astype(np.int32)
 
 
-FEATURES = {"entities": entities, "similar": similar}
+FEATURES = {"entities": entities, "relations": relations, "similar": similar}

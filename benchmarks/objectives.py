@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 from benchmarks import record
-from benchmarks.objective_features import FEATURES
+from benchmarks.objective_features import FEATURES, NUM_ENTITIES
 from t5x_like import losses
 from t5x_like.data import prepared, ragged, rendering
 from t5x_like.data.pipeline import Pipeline
@@ -29,9 +29,18 @@ from t5x_like.data.ragged import Documents
 from t5x_like.models.decoder import Decoder
 from t5x_like.models.encoder import Encoder
 from t5x_like.models.encoder_decoder import EncoderDecoder
+from t5x_like.models.entity_entry import EntityEntry
 from t5x_like.models.generator_discriminator import GeneratorDiscriminator
-from t5x_like.models.task_heads import BilinearHead, PairHead, RelationHead, SpanBoundaryHead
-from t5x_like.objectives import document_coherence, matching_the_blanks, replaced_token, span_boundary, terms
+from t5x_like.models.task_heads import BilinearHead, EntityHead, PairHead, RelationHead, SpanBoundaryHead
+from t5x_like.objectives import (
+    document_coherence,
+    entity_prediction,
+    matching_the_blanks,
+    relation_contrast,
+    replaced_token,
+    span_boundary,
+    terms,
+)
 from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.optimizers import clipping, schedules
 from t5x_like.train.loop import train
@@ -136,6 +145,31 @@ def methods(stops: list[int]) -> dict[str, Method]:
             functools.partial(BilinearHead, num_relations=4),
             document_coherence.find_neighbours,
             distance_recall=1 / (4 * BATCH_SIZE - 1),
+        ),
+        "unshuffling": with_head(
+            O["SentenceUnshuffling"](**pairs),
+            "pair",
+            functools.partial(PairHead, num_classes=8),
+            terms.classify_pairs,
+            pair_accuracy=None,
+        ),
+        "LUKE": in_place(
+            O["EntityPrediction"](num_entities=NUM_ENTITIES, max_entities=16),
+            functools.partial(
+                encoder,
+                entry=functools.partial(EntityEntry, num_entities=NUM_ENTITIES, width=32),
+                task_heads={"entity": functools.partial(EntityHead, num_entities=NUM_ENTITIES, width=32)},
+            ),
+            terms.SumOfTerms({"loss": terms.predict_tokens, "entity": entity_prediction.predict_entities}),
+            entity_loss=None,
+            entity_accuracy=1 / NUM_ENTITIES,
+        ),
+        "ERICA, relations": in_place(
+            O["RelationContrast"](),
+            encoder,
+            terms.SumOfTerms({"loss": terms.predict_tokens, "relation": relation_contrast.contrast_relations}),
+            relation_loss=None,
+            relation_recall=None,
         ),
         "matching the blanks": in_place(
             O["MatchingTheBlanks"](),

@@ -80,6 +80,8 @@ ROWS = {
     ),
     "mtb": (OBJECTIVES["MatchingTheBlanks"](), ALONE, False, True),
     "luke": (OBJECTIVES["EntityPrediction"](num_entities=9, max_entities=16), ALONE, False, True),
+    "erica": (OBJECTIVES["RelationContrast"](), ALONE, False, True),
+    "unshuffling": (OBJECTIVES["SentenceUnshuffling"](sentence_ends=FULL_STOPS), ALONE, False, True),
     "electra": (OBJECTIVES["ReplacedToken"](), ALONE, False, True),
 }
 # The targets of these are the whole text; what they were made from is shown beside it once more.
@@ -98,6 +100,7 @@ def documents(reads, *, sizes=(1, 2, 30, 200, 7, 65)):
         "inputs": lambda part: part + 400,
         "segments": lambda part: part % 2,
         "similar": lambda part: np.where(part % 2, part - 1, 0),
+        "relations": lambda part: np.where(part % 5 == 0, 1 + 65536 * (part % 2) + (part // 5 + 6) % 7 + 1, 0),
         "entities": lambda part: np.where(part % 5 < 2, 2 * (part // 5 % 7 + 1) + part % 5, 0),
     }
     features |= {name: ragged.from_list([others[name](part) for part in tokens]) for name in set(reads) & set(others)}

@@ -157,24 +157,28 @@ def at_first_token(lengths: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return flat
 
 
-def gather_sentences(lengths: np.ndarray, document: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens of each text, its document): sentences of one document one after another while they fit into `room`.
-
-    A sentence longer than `room` is cut into texts of its own, the last of which may go on.
-    """
+def cut_sentences(lengths: np.ndarray, document: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens of each, its document): sentences longer than `room` cut into several, the last of them shorter."""
     num_pieces = -(-lengths // room)
     pieces = np.full(num_pieces.sum(), room, np.int64)
     pieces[np.cumsum(num_pieces) - 1] = lengths - (num_pieces - 1) * room
-    document = np.repeat(document, num_pieces)
-    before = np.concatenate([[0], np.cumsum(pieces)])
+    return pieces, np.repeat(document, num_pieces)
+
+
+def group_sentences(costs: np.ndarray, document: np.ndarray, room: int, most: int | None = None) -> np.ndarray:
+    """How many sentences there are up to the end of each group, int64 [groups].
+
+    A group is sentences of one document, one after another while their costs fit into `room`, and `most` at most. No
+    cost is above `room`. One loop step ends a group of every document.
+    """
+    before = np.concatenate([[0], np.cumsum(costs)])
     last_of = np.searchsorted(document, np.arange(document.max(initial=-1) + 1), side="right")
     place = np.searchsorted(document, np.arange(len(last_of)))
-    active, cuts = np.flatnonzero(place < last_of), []
-    while len(active):  # one text of every document at a time
+    active, ends = np.flatnonzero(place < last_of), [np.zeros(0, np.int64)]
+    while len(active):
         end = np.searchsorted(before, before[place[active]] + room, side="right") - 1
         end = np.minimum(end, last_of[active])
-        cuts.append(end)
-        place[active] = end
-        active = active[end < last_of[active]]
-    ends = np.sort(np.concatenate([np.zeros(0, np.int64), *cuts]))
-    return np.diff(before[ends], prepend=0), document[ends - 1]
+        place[active] = end if most is None else np.minimum(end, place[active] + most)
+        ends.append(place[active])
+        active = active[place[active] < last_of[active]]
+    return np.sort(np.concatenate(ends))

@@ -75,7 +75,9 @@ class DocumentCoherence(SeqioPreprocessor):
         room = self.text_length(context)
         sentences = pairing.find_sentences(text, np.array(self.sentence_ends, np.int64))
         document = np.repeat(np.arange(len(text.lengths)), sentences.last_of - sentences.first_of)
-        return pairing.gather_sentences(sentences.lengths, document, room)
+        pieces, document = pairing.cut_sentences(sentences.lengths, document, room)
+        ends = pairing.group_sentences(pieces, document, room)
+        return np.diff(np.concatenate([[0], np.cumsum(pieces)])[ends], prepend=0), document[ends - 1]
 
     def check(self, context: Context) -> None:
         check_one_side(context, least=4)

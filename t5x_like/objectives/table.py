@@ -12,8 +12,10 @@ from t5x_like.objectives.matching_the_blanks import MatchingTheBlanks
 from t5x_like.objectives.next_sentence import NextSentence
 from t5x_like.objectives.prefix_lm import PrefixLM
 from t5x_like.objectives.random_replacement import RandomReplacement
+from t5x_like.objectives.relation_contrast import RelationContrast
 from t5x_like.objectives.replaced_token import ReplacedToken
 from t5x_like.objectives.sentence_order import SentenceOrder
+from t5x_like.objectives.sentence_unshuffling import SentenceUnshuffling
 from t5x_like.objectives.similar_words import SimilarWords
 from t5x_like.objectives.span_boundary import SpanBoundary
 from t5x_like.objectives.span_corruption import SpanCorruption
@@ -34,8 +36,10 @@ OBJECTIVES: dict[str, type] = {
     "NextSentence": NextSentence,
     "PrefixLM": PrefixLM,
     "RandomReplacement": RandomReplacement,
+    "RelationContrast": RelationContrast,
     "ReplacedToken": ReplacedToken,
     "SentenceOrder": SentenceOrder,
+    "SentenceUnshuffling": SentenceUnshuffling,
     "SimilarWords": SimilarWords,
     "SpanBoundary": SpanBoundary,
     "SpanCorruption": SpanCorruption,

@@ -24,6 +24,7 @@ from t5x_like.objectives import (
     document_coherence,
     entity_prediction,
     matching_the_blanks,
+    relation_contrast,
     sigmoid_contrastive,
     span_boundary,
     terms,
@@ -45,6 +46,7 @@ METHODS = {
     "bert": (functools.partial(Encoder, **TINY), losses.CrossEntropy()),
     "nsp": with_head("pair", pairs, terms.classify_pairs),
     "sop": with_head("pair", pairs, terms.classify_pairs),
+    "unshuffling": with_head("pair", functools.partial(PairHead, num_classes=8), terms.classify_pairs),
     "structbert": with_head("pair", pairs, terms.classify_pairs),
     "spanbert": with_head(
         "span", functools.partial(SpanBoundaryHead, vocab_size=VOCAB_SIZE), span_boundary.predict_from_boundary
@@ -70,6 +72,10 @@ METHODS = {
             task_heads={"entity": functools.partial(EntityHead, num_entities=9, width=8)},
         ),
         SumOfTerms({"loss": terms.predict_tokens, "entity": entity_prediction.predict_entities}),
+    ),
+    "erica": (
+        functools.partial(Encoder, **TINY),
+        SumOfTerms({"loss": terms.predict_tokens, "relation": relation_contrast.contrast_relations}),
     ),
     "electra": (
         functools.partial(

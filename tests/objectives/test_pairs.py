@@ -1,5 +1,7 @@
 """Pairs of texts: their kinds, their order, their lengths. A draw of N is within 4 standard errors."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from t5x_like.data.ragged import Documents
 from t5x_like.objectives.masked_lm import MaskedLM
 from t5x_like.objectives.next_sentence import NextSentence
 from t5x_like.objectives.sentence_order import SentenceOrder
+from t5x_like.objectives.sentence_unshuffling import SentenceUnshuffling
 from t5x_like.objectives.structural import Structural, trigrams
 from t5x_like.vocabularies.special_tokens import SpecialTokens
 
@@ -142,6 +145,24 @@ def test_one_document_alone_is_its_own_other():
         np.random.default_rng(0), pairing.find_sentences(text, np.array([19, 29])), room=20, shares=(0, 0, 1), short=0
     )
     assert set(pairs.kinds.tolist()) == {RANDOM} and {NEXT, SWAPPED, RANDOM} == {0, 1, 2}
+
+
+def test_shuffled_sentences_put_back_by_their_classes_are_the_text():
+    side = made(SentenceUnshuffling(sentence_ends=[STOP], max_sentences=5), length=128)
+    found, places = [], []
+    for k in range(side.num_examples):
+        one = side.cut(k, k + 1)
+        starts = np.flatnonzero(np.isin(one.targets, [SPECIAL.cls, SPECIAL.separator]))
+        sentences = [one.targets[a + 1 : b] for a, b in itertools.pairwise(starts)]
+        labels = one.aux["pair"][starts[:-1]] - 1
+        assert one.aux["pair"].astype(bool).sum() in (0, len(sentences)) and len(sentences) <= 5
+        if len(sentences) > 1:
+            assert sorted(labels.tolist()) == list(range(len(sentences)))
+            places += labels[:1].tolist() if len(sentences) == 5 else []
+            sentences = [sentences[i] for i in np.argsort(labels)]
+        found += sentences
+    assert len(places) > 300 and abs(np.mean(places) - 2) < 4 * np.sqrt(2 / len(places))
+    assert np.concatenate(found).tolist() == corpus().values.tolist()
 
 
 def test_bad_settings_are_said():

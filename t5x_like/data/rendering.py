@@ -18,9 +18,10 @@ from t5x_like.data.examples import Examples, Side
 from t5x_like.data.ragged import Ragged
 
 
-def encoder_decoder(examples: Examples) -> tuple[Side, ...]:
+def encoder_decoder(examples: Examples | Side) -> tuple[Side, ...]:
     """(encoder, decoder): the encoder sees all of itself, the decoder is causal."""
-    require_text_to_text(examples)
+    if isinstance(examples, Side):
+        raise ValueError("this objective predicts in place and has no inputs and targets: set render = @in_place")
     inputs, targets, starts = examples
     if inputs is None:
         raise ValueError("this objective gives no inputs to encode: train a Decoder on it, with render = @decoder_only")
@@ -33,9 +34,13 @@ def encoder_decoder(examples: Examples) -> tuple[Side, ...]:
     )
 
 
-def decoder_only(examples: Examples) -> tuple[Side, ...]:
-    """(decoder,): inputs and targets in one sequence; the inputs see each other, only the targets are predicted."""
-    require_text_to_text(examples)
+def decoder_only(examples: Examples | Side) -> tuple[Side, ...]:
+    """(decoder,): inputs and targets in one sequence; the inputs see each other, only the targets are predicted.
+
+    What is predicted in place stays as it is, so that both can be mixed on one stack (next tokens and masked ones).
+    """
+    if isinstance(examples, Side):
+        return in_place(examples)
     inputs, targets, starts = examples
     if inputs is None:
         order = ragged.index_within(targets.lengths).astype(np.int32)
@@ -49,7 +54,7 @@ def decoder_only(examples: Examples) -> tuple[Side, ...]:
     return (Side(shift_right(whole, starts), whole.values, weights, order, whole.lengths),)
 
 
-def in_place(examples: Side) -> tuple[Side, ...]:
+def in_place(examples: Examples | Side) -> tuple[Side, ...]:
     """(stack,): as the objective made it."""
     if not isinstance(examples, Side):
         raise ValueError(
@@ -57,11 +62,6 @@ def in_place(examples: Side) -> tuple[Side, ...]:
             "@decoder_only and such a model, or choose an objective for an Encoder, e.g. MaskedLM"
         )
     return (examples,)
-
-
-def require_text_to_text(examples: Examples | Side) -> None:
-    if isinstance(examples, Side):
-        raise ValueError("this objective predicts in place, so there are no inputs and targets: set render = @in_place")
 
 
 def shift_right(sequences: Ragged, start_tokens: np.ndarray) -> np.ndarray:

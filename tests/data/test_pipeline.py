@@ -234,3 +234,23 @@ def test_one_example_a_row(tmp_path):
     batches = list(itertools.islice(data.train_rows(OBJECTIVES), 20))
     assert {int(batch.segment_ids.max()) for batch in batches} == {1}
     assert all((batch.segment_ids[:, 0] == 1).all() for batch in batches)
+
+
+def test_next_tokens_and_masked_tokens_are_mixed_on_one_stack(tmp_path):
+    """One task in three is predicted left to right, the others in place: told apart by attn_order, in one batch."""
+    write_task(tmp_path, "causal", counting_documents(60), objective="CausalLM")
+    write_task(tmp_path, "masked", counting_documents(60, seed=1), objective="MaskedLM")
+    write_mixture(tmp_path, "both", {"causal": 1.0, "masked": 2.0})
+    settings = {"lengths": {"targets": 64}, "batch_size": 6, "rows_per_block": 12, "render": rendering.decoder_only}
+    data = Pipeline(directory=str(tmp_path), mixture="both", **settings)
+    shares, kinds = [], set()
+    for batch in itertools.islice(data.train_rows(OBJECTIVES), 60):
+        for row in range(6):
+            for segment in range(1, int(batch.segment_ids[row].max()) + 1):
+                here = batch.segment_ids[row] == segment
+                is_causal = bool(batch.attn_order[row][here].any())
+                if here.sum() > 8:
+                    shares.append(is_causal)
+                    kinds.add((is_causal, bool((batch.loss_weights[row][here] == 1).all())))
+    assert kinds == {(True, True), (False, False)}
+    assert 0.25 < np.mean(shares) < 0.42

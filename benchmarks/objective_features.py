@@ -1,4 +1,6 @@
-"""Features of a document for methods that read more than tokens, made from the text alone: rough, but real.
+"""Features of documents for methods that read more than tokens, made from the text alone: rough, but real.
+
+Each is a function of (documents, vocabulary, training documents) that gives a number for every token.
 
 entities   runs of words that begin with a capital letter, by their pieces: 2 e begins entity e, 2 e + 1 goes on
 relations  two names with one or two tokens between them are related, and the first of these tokens names the relation
@@ -16,7 +18,7 @@ from t5x_like.objectives.relation_contrast import HEADS
 NUM_ENTITIES = 2000
 
 
-def entities(documents: list[np.ndarray], vocabulary) -> list[np.ndarray]:
+def entities(documents: list[np.ndarray], vocabulary, training=None) -> list[np.ndarray]:
     begins = vocabulary.begins_word
     pieces = np.array([piece.lstrip()[:1] for piece in vocabulary.pieces(range(vocabulary.size))])
     capital = np.array([piece.isupper() for piece in pieces])
@@ -33,7 +35,7 @@ def entities(documents: list[np.ndarray], vocabulary) -> list[np.ndarray]:
     return made
 
 
-def relations(documents: list[np.ndarray], vocabulary) -> list[np.ndarray]:
+def relations(documents: list[np.ndarray], vocabulary, training=None) -> list[np.ndarray]:
     made = []
     for ids, names in zip(documents, entities(documents, vocabulary), strict=True):
         found = find_mentions(ragged.from_list([names]))
@@ -46,8 +48,8 @@ def relations(documents: list[np.ndarray], vocabulary) -> list[np.ndarray]:
     return made
 
 
-def similar(documents: list[np.ndarray], vocabulary) -> list[np.ndarray]:
-    table = _neighbours(np.concatenate(documents).tobytes(), vocabulary.size)
+def similar(documents: list[np.ndarray], vocabulary, training: list[np.ndarray]) -> list[np.ndarray]:
+    table = _neighbours(np.concatenate(training).tobytes(), vocabulary.size)
     return [table[ids] for ids in documents]
 
 

@@ -1,10 +1,12 @@
 """Every objective on the same small corpus and budget: loss at start and end, own metric, and speed of the host half.
 
-  python -m benchmarks.objectives [--corpus FOLDER] [--steps 200] [--only NAME ...] [--output FILE] [--plot FILE.png]
+  python -m benchmarks.objectives [--corpus FOLDER | --planted] [--steps 200] [--only NAME ...]
+                                  [--output FILE] [--plot FILE.png]
 
 FOLDER holds train.txt and valid.txt in WikiText's form (an article begins with ` = Title = `); without it the files of
-the Python standard library are the corpus, every twentieth held out. Models are as small as tests': what is shown is
-that each objective trains, not how well. Losses of different objectives are not comparable.
+the Python standard library are the corpus, every twentieth held out. `--planted` makes documents up in which it is easy
+to tell how two texts are related, for the objectives that ask it. Models are as small as tests': what is shown is that
+each objective trains, not how well. Losses of different objectives are not comparable.
 """
 
 import argparse
@@ -203,18 +205,34 @@ def read_corpus(folder: str | None) -> tuple[list[str], list[str]]:
     return both[0], both[1]
 
 
-def write_task(folder: pathlib.Path, corpus: tuple[list[str], list[str]]) -> tuple[prepared.PreparedTask, Documents]:
+def planted_corpus() -> tuple[list[str], list[str]]:
+    """Documents of which each has words of its own topic, and says in each sentence which one it is."""
+    rng = np.random.default_rng(0)
+    names = ["Alda", "Bero", "Cimu", "Dafo", "Egil", "Fanu", "Gero", "Hila", "Imer", "Jolu", "Kavi", "Lomu"]
+    places = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+
+    def document() -> str:
+        words = [f"{rng.choice(names)}{letter}" for letter in "abcdef"]
+        return " ".join(" ".join([*rng.permutation(words)[:5], place, "."]) for place in places)
+
+    return [document() for _ in range(2000)], [document() for _ in range(100)]
+
+
+def write_task(
+    folder: pathlib.Path, corpus: tuple[list[str], list[str]], vocab_size: int
+) -> tuple[prepared.PreparedTask, Documents]:
     """The corpus as a prepared task with every feature that a method reads; and its training documents."""
     path = train_byte_bpe(
-        corpus[0], output=folder / "bpe.json", vocab_size=VOCAB_SIZE, control_pieces=PIECES, max_characters=4_000_000
+        corpus[0], output=folder / "bpe.json", vocab_size=vocab_size, control_pieces=PIECES, max_characters=4_000_000
     )
     spec = load.describe("huggingface", path, extra_ids=EXTRA_IDS)
     vocabulary = load.open_vocabulary(spec, folder)
-    splits, kept = {}, None
+    splits, kept, training = {}, None, None
     for split, texts in zip(("train", "validation"), corpus, strict=True):
         features = {"targets": [np.array(ids, np.int32) for ids in vocabulary.encode_batch(texts)]}
+        training = training or features["targets"]
         for name, make in FEATURES.items():
-            features[name] = make(features["targets"], vocabulary)
+            features[name] = make(features["targets"], vocabulary, training)
         kept = kept or Documents({n: ragged.from_list(f) for n, f in features.items()}, np.ones(len(texts), bool))
         dtypes = dict.fromkeys(features, "int32")
         writer = prepared.ShardWriter(folder / f"{split}-00000-of-00001.array_record", dtypes)
@@ -309,17 +327,18 @@ def plot(results: list[dict], path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", help="folder with train.txt and valid.txt; default: the standard library")
+    parser.add_argument("--planted", action="store_true", help="made-up documents in which texts are easy to relate")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--only", nargs="*", help="names of methods")
     parser.add_argument("--output", help="file to append the table to")
     parser.add_argument("--plot", help="PNG file of the curves")
     options = parser.parse_args()
-    corpus = read_corpus(options.corpus)
+    corpus = planted_corpus() if options.planted else read_corpus(options.corpus)
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place) / "corpus"
         folder.mkdir()
-        task, documents = write_task(folder, corpus)
-        stop = task.vocabulary.encode(" ." if options.corpus else "\n")
+        task, documents = write_task(folder, corpus, 512 if options.planted else VOCAB_SIZE)
+        stop = task.vocabulary.encode(" ." if options.corpus or options.planted else "\n")
         every = methods(stop[-1:])
         chosen = {name: every[name] for name in options.only or every}
         results = []

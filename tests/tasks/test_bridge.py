@@ -9,6 +9,7 @@ seqio = pytest.importorskip("seqio", reason="the `tasks` extra (SeqIO and Tensor
 pytestmark = pytest.mark.tasks
 
 from t5x_like.objectives.causal_lm import CausalLM  # noqa: E402
+from t5x_like.objectives.masked_lm import MaskedLM  # noqa: E402
 from t5x_like.objectives.prefix_lm import PrefixLM  # noqa: E402
 from t5x_like.objectives.span_corruption import SpanCorruption  # noqa: E402
 from t5x_like.objectives.supervised import Supervised  # noqa: E402
@@ -41,7 +42,8 @@ def task(tmp_path):
 
 def rows(task, lengths, seed=0):
     dataset = task.get_dataset(lengths, "train", shuffle=False, seed=seed)
-    assert {spec.dtype.name for spec in dataset.element_spec.values()} == {"int32"}
+    types = {name: spec.dtype.name for name, spec in dataset.element_spec.items()}
+    assert types == {name: "float32" if name == "loss_weights" else "int32" for name in types}
     return list(dataset.as_numpy_iterator())
 
 
@@ -99,6 +101,16 @@ def test_causal_lm_has_targets_alone(task, tmp_path):
     made = rows(task(CausalLM(), features=("targets",)), {"targets": 64})
     assert {tuple(row) for row in made} == {("targets",)}
     assert [t for row in made for t in row["targets"].tolist() if t != EOS] == text_ids(tmp_path)
+
+
+def test_what_predicts_in_place_has_inputs_targets_and_weights_of_one_length(task, tmp_path):
+    made = rows(task(MaskedLM(), features=("targets",)), {"targets": 64})
+    assert {tuple(sorted(row)) for row in made} == {("inputs", "loss_weights", "targets")}
+    assert all(len(row["inputs"]) == len(row["targets"]) == len(row["loss_weights"]) <= 64 for row in made)
+    changed = np.concatenate([row["inputs"] != row["targets"] for row in made])
+    weights = np.concatenate([row["loss_weights"] for row in made])
+    assert weights.dtype == np.float32 and (weights[changed] == 1).all() and 0.1 < weights.mean() < 0.2
+    assert [t for row in made for t in row["targets"][1:-1].tolist()] == text_ids(tmp_path)
 
 
 def test_supervised_cuts_to_length_and_ends_with_eos(task):

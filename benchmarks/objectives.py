@@ -50,9 +50,8 @@ from t5x_like.vocabularies import load
 from t5x_like.vocabularies.train import train_byte_bpe
 
 VOCAB_SIZE, EXTRA_IDS, BATCH_SIZE, LENGTH = 2048, 60, 8, 128
-PIECES = ("<cls>", "<sep>", "<mask>", "<mode:R>", "<mode:S>", "<mode:X>") + tuple(
-    f"<mark:{name}>" for name in matching_the_blanks.MARKERS
-)
+MARKERS = tuple(f"<mark:{name}>" for name in (*matching_the_blanks.MARKERS, "entity"))
+PIECES = ("<cls>", "<sep>", "<mask>", "<mode:R>", "<mode:S>", "<mode:X>", *MARKERS)
 SIZES = {"d_model": 64, "num_heads": 4, "d_ff": 256}
 MODEL = {"vocab_size": VOCAB_SIZE + EXTRA_IDS, **SIZES}
 encoder = functools.partial(Encoder, **MODEL, num_layers=2)
@@ -337,7 +336,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place) / "corpus"
         folder.mkdir()
-        task, documents = write_task(folder, corpus, 512 if options.planted else VOCAB_SIZE)
+        task, documents = write_task(folder, corpus, 448 if options.planted else VOCAB_SIZE)
         stop = task.vocabulary.encode(" ." if options.corpus or options.planted else "\n")
         every = methods(stop[-1:])
         chosen = {name: every[name] for name in options.only or every}

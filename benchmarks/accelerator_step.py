@@ -27,7 +27,15 @@ from flax import nnx
 from benchmarks import record
 from t5x_like.features import Features
 from t5x_like.losses import ChunkedCrossEntropy
-from t5x_like.models import attention_kernels, chunked_attention, cudnn_attention, kernel_choice, layer_loops, remat
+from t5x_like.models import (
+    attention_kernels,
+    chunked_attention,
+    cudnn_attention,
+    cudnn_packed_attention,
+    kernel_choice,
+    layer_loops,
+    remat,
+)
 from t5x_like.models.attention import Attention
 from t5x_like.models.blocks import Block
 from t5x_like.models.decoder import Decoder
@@ -49,6 +57,7 @@ KERNELS = {
     "chunked": chunked_attention.chunked,
     "cudnn": cudnn_attention.cudnn,
     "auto": kernel_choice.auto,
+    "packed": functools.partial(cudnn_packed_attention.cudnn_packed, max_segments=16),
 }
 REMATS = {
     "everything": layer_loops.save_everything,
@@ -69,6 +78,7 @@ class Workload(NamedTuple):
 
 
 def llama_1b(kernel, remat_policy) -> Workload:
+    kernel = functools.partial(kernel, order="causal") if kernel is KERNELS["packed"] else kernel
     attention = functools.partial(Attention, rotary=functools.partial(Rotary, wavelength=500000.0), kernel=kernel)
     model = functools.partial(
         Decoder,
@@ -148,7 +158,7 @@ def operations(work: Workload, shapes: dict, rows: int) -> tuple[float, float]:
     return rows * (total + pairs), rows * (total + pairs / (2 if work.is_causal else 1))
 
 
-def measure(model: str, kernel: str, policy: str, rows: int, steps: int) -> list[str]:
+def measure(model: str, kernel: str, policy: str, rows: int, steps: int, chunk_size: int) -> list[str]:
     work = MODELS[model](KERNELS[kernel], REMATS[policy])
     optimizer = clipped(optax.adamw(3e-4, b2=0.95, weight_decay=0.1, mask=AllExcept()))
 
@@ -156,7 +166,7 @@ def measure(model: str, kernel: str, policy: str, rows: int, steps: int) -> list
         return work.make(rngs=nnx.Rngs(params=key))
 
     graphdef, shapes, _ = split(nnx.eval_shape(lambda: make(jax.random.key(0))))
-    step = make_train_step(graphdef, ChunkedCrossEntropy(chunk_size=512), optimizer, num_microbatches=1)
+    step = make_train_step(graphdef, ChunkedCrossEntropy(chunk_size=chunk_size), optimizer, num_microbatches=1)
 
     def create(key):
         params = split(make(key)).params
@@ -199,6 +209,7 @@ def main() -> None:
     parser.add_argument("--kernels", choices=KERNELS, nargs="+", default=["auto"])
     parser.add_argument("--remats", choices=REMATS, nargs="+", default=list(REMATS))
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--chunk_size", type=int, default=512, help="places of each row whose logits exist at a time")
     parser.add_argument("--output", help="file to which the table is appended")
     options = parser.parse_args()
     lines = []
@@ -206,7 +217,7 @@ def main() -> None:
         for kernel in options.kernels:
             for policy in options.remats:
                 try:
-                    figures = measure(options.model, kernel, policy, rows, options.steps)
+                    figures = measure(options.model, kernel, policy, rows, options.steps, options.chunk_size)
                 except (jax.errors.JaxRuntimeError, ValueError) as error:
                     figures = [str(error).splitlines()[0][:80], *[""] * 6]
                 lines.append([str(rows), kernel, policy, *figures])

@@ -10,7 +10,7 @@ T = $(BIN)/t5x_like
 export JAX_PLATFORMS ?= cpu
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: quickstart test check clean
+.PHONY: quickstart test parity check clean
 
 quickstart: .venv/ready
 	@mkdir -p $(OUT)
@@ -22,6 +22,16 @@ quickstart: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+# Every model family against transformers itself; needs the packages of the extra `parity` (about 1 GB) beside ours.
+parity: .venv-parity/ready
+	.venv-parity/bin/python -W ignore -m tests.reference.hugging_face
+
+.venv-parity/ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-parity/bin/uv pip install --quiet --python .venv-parity/bin/python --constraint constraints.txt --editable '.[parity]'
+	touch .venv-parity/ready
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -36,4 +46,4 @@ check: .venv/ready
 	touch .venv/ready
 
 clean:
-	rm -rf .venv build
+	rm -rf .venv .venv-parity build

@@ -70,7 +70,7 @@ def config_of(model: nnx.Module, num_local: int) -> dict[str, Any]:
     return sizes_of_decoder(model) | {
         "hidden_activation": "gelu_pytorch_tanh",
         "rms_norm_eps": model.stack.final_norm.epsilon,
-        "query_pre_attn_scalar": first.logit_scale**-2,
+        "query_pre_attn_scalar": round(first.logit_scale**-2),
         "sliding_window": first.scores.window,
         "layer_types": [cycle[i % len(cycle)] for i in range(num_layers)],
     }

@@ -64,6 +64,7 @@ def config_of(model: nnx.Module) -> dict[str, Any]:
         },
         "hidden_activation": "gelu",
         "tie_word_embeddings": True,
+        "pad_token_id": None,  # transformers' default is an id of the released vocabulary
     }
 
 

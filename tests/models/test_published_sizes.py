@@ -1,23 +1,10 @@
 """The configs of models have as many parameters as the released ones; where ours differ, the sum says by what."""
 
-from collections.abc import Callable
-
 import pytest
 from flax import nnx
 
-from t5x_like import configs
-from t5x_like.configurables import CONFIGURABLES
 from t5x_like.models.parameters import split
-
-
-def model_of(name: str) -> Callable:
-    """What `train.model` is in configs/models/NAME.gin."""
-
-    def train(*, model: Callable):
-        return model
-
-    table = CONFIGURABLES | {"train": train}
-    return configs.resolve(table, [f"models/{name}.gin"], root="train", search_paths=["configs"]).call()
+from tests.golden.make.models_table import TABLE, model_of, sized
 
 
 def shapes_of(name: str):
@@ -35,6 +22,58 @@ def albert_head(d: int) -> int:
 
 
 SIZES = {
+    # ...ForCausalLM, and ...ForConditionalGeneration of T5, mT5 and ByT5; a tied head is counted once
+    "gpt2_medium": 354_823_168,
+    "gpt2_large": 774_030_080,
+    "gpt2_xl": 1_557_611_200,
+    "llama_7b": 6_738_415_616,
+    "llama_13b": 13_015_864_320,
+    "llama_65b": 65_285_660_672,
+    "llama2_70b": 68_976_648_192,
+    "llama3_3b": 3_212_749_824,
+    "llama3_8b": 8_030_261_248,
+    "llama3_70b": 70_553_706_496,
+    "llama3_405b": 405_853_388_800,
+    "mistral_7b": 7_241_732_096,
+    "qwen2_0_5b": 494_032_768,
+    "qwen2_1_5b": 1_543_714_304,
+    "qwen2_7b": 7_615_616_512,
+    "qwen3_0_6b": 596_049_920,
+    "qwen3_8b": 8_190_735_360,
+    "qwen3_moe_30b": 30_532_122_624,
+    "mixtral_8x7b": 46_702_792_704,
+    "gemma2_2b": 2_614_341_888,
+    "gemma2_9b": 9_241_705_984,
+    "gemma3_1b": 999_885_952,
+    "pythia_70m": 70_426_624,
+    "pythia_160m": 162_322_944,
+    "pythia_410m": 405_334_016,
+    "pythia_1b": 1_011_781_632,
+    "pythia_1_4b": 1_414_647_808,
+    "pythia_2_8b": 2_775_208_960,
+    "pythia_6_9b": 6_857_302_016,
+    "pythia_12b": 11_846_072_320,
+    "bloom_560m": 559_214_592,
+    "bloom_1b7": 1_722_408_960,
+    "bloom_7b1": 7_069_016_064,
+    "bloom_176b": 176_247_271_424,
+    "t5_1_0_small": 60_506_624,
+    "t5_1_0_base": 222_903_552,
+    "t5_1_0_large": 737_668_096,
+    "t5_1_0_3b": 2_851_598_336,
+    "t5_1_0_11b": 11_307_321_344,
+    "t5_1_1_small": 76_961_152,
+    "t5_1_1_base": 247_577_856,
+    "t5_1_1_large": 783_150_080,
+    "t5_1_1_xl": 2_849_757_184,
+    "t5_1_1_xxl": 11_135_332_352,
+    "mt5_small": 300_176_768,
+    "mt5_base": 582_401_280,
+    "mt5_large": 1_229_581_312,
+    "mt5_xl": 3_742_619_648,
+    "mt5_xxl": 12_921_057_280,
+    "byt5_small": 299_637_760,
+    "byt5_base": 581_653_248,
     # BertForMaskedLM
     "bert_base": 109_514_298,
     "bert_large": 335_174_458,
@@ -69,3 +108,13 @@ def test_electra_s_discriminator_is_the_published_encoder_and_a_head_of_one_logi
     found = sum(shape.size for path, shape in shapes.items() if not path.startswith("generator/"))
     assert found == encoder + d * d + d + d + 1
     assert not [path for path in shapes if path.startswith("generator/") and "table" in path]
+
+
+@pytest.mark.parametrize("name", [name for name in sized() if name in SIZES])
+def test_the_table_of_models_says_so(name):
+    """docs/models.md is made by a script, which a new config calls for: python -m tests.golden.make.models_table."""
+    assert f"| {name} | {SIZES[name]:,} |" in TABLE.read_text()
+
+
+def test_the_table_has_every_config_with_sizes():
+    assert [line.split(" | ")[0].removeprefix("| ") for line in TABLE.read_text().splitlines()[7:]] == sized()

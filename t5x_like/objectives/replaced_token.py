@@ -60,7 +60,7 @@ class ReplacedTokenLoss:
     """mean over masked tokens of the generator's cross-entropy + rtd_weight * mean over tokens of the discriminator's.
 
     For a `GeneratorDiscriminator`. Terms "loss" (generator) and "replaced"; held-out metrics: of the generator, and the
-    discriminator's `replaced_accuracy`, `replaced_share`, and precision and recall as `replaced_found` and `_right`.
+    discriminator's `replaced_accuracy`, `replaced_share`, `replaced_recall` and `replaced_precision`.
     """
 
     rtd_weight: float = 50.0

@@ -32,6 +32,14 @@ def random_spans(rng: np.random.Generator, lengths: np.ndarray, *, density: floa
     return mask
 
 
+def random_roll(rng: np.random.Generator, lengths: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The mask of every sequence turned by a random number of places; what leaves at its end comes in at its front."""
+    starts = np.cumsum(lengths) - lengths
+    shift = rng.integers(0, np.maximum(lengths, 1))
+    source = ragged.index_within(lengths) - np.repeat(shift, lengths)
+    return mask[np.repeat(starts, lengths) + np.where(source < 0, source + np.repeat(lengths, lengths), source)]
+
+
 def noise_counts(length: int, density: float, mean_span: float) -> tuple[int, int]:
     """(noise tokens, noise spans) of a sequence of `length` >= 2 tokens; rounds half to even, as TensorFlow does."""
     num_noise = min(max(round(length * density), 1), length - 1)
@@ -86,6 +94,15 @@ def starts_of_spans(lengths: np.ndarray, mask: np.ndarray) -> np.ndarray:
     starts = np.cumsum(lengths) - lengths
     before[starts[lengths > 0]] = False
     return mask & ~before
+
+
+def next_sentinels(lengths: np.ndarray, mask: np.ndarray, sentinels: np.ndarray) -> Ragged:
+    """For every sequence the one sentinel behind those that its noise spans took."""
+    num_spans = np.add.reduceat(np.append(starts_of_spans(lengths, mask), False), np.cumsum(lengths) - lengths)
+    num_spans = np.where(lengths > 0, num_spans, 0) if len(lengths) else np.zeros(0, np.int64)
+    if len(num_spans) and num_spans.max() >= len(sentinels):
+        raise ValueError(f"{num_spans.max() + 1} sentinels are needed, but the vocabulary has {len(sentinels)}")
+    return Ragged(sentinels[num_spans], np.ones_like(lengths))
 
 
 def spans_to_sentinels(tokens: Ragged, mask: np.ndarray, sentinels: np.ndarray) -> Ragged:

@@ -4,7 +4,8 @@ GPT-2 is entry=Entry with LearnedPositions, layers=Block with LayerNorm and Mlp,
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import jax
 from flax import nnx
@@ -30,6 +31,7 @@ class Decoder(nnx.Module):
     layers        the kind of every layer, or the kinds of a cycle of layers; `first_layers` stand before them
     layer_loop    unrolled, scanned (compiles once for all layers) or shared
     entry, bias   what is added to embeddings, and to attention logits, by position
+    task_heads    what an objective predicts with beside the next token, by name, e.g. {"ahead": MultiTokenHeads}
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Decoder(nnx.Module):
         dtype: str = "float32",
         layer_loop: str = "unrolled",
         remat: Callable[[Callable], Callable] = save_everything,
+        task_heads: Mapping[str, Callable] = MappingProxyType({}),
         shard: Shard = unsharded,
     ):
         sizes = sizes_of(
@@ -82,6 +85,7 @@ class Decoder(nnx.Module):
             rngs=rngs,
         )
         self.head = head(sizes, vocab_size=vocab_size, init=values, rngs=rngs)
+        self.task_heads = nnx.Dict({name: make(sizes, init=values, rngs=rngs) for name, make in task_heads.items()})
 
     def hidden(self, features: Features, *, dropout_key: jax.Array | None = None) -> Hidden:
         """The last layer's normed output [B, L, D] and the layers' terms; no key means no dropout."""

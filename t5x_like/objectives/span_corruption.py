@@ -5,8 +5,11 @@
   targets  <s0> for inviting <s1> last week </s>
 
 As in the released code, a text begins with a kept span and ends with a corrupted one, and the targets carry no final
-sentinel (the figure of the paper shows one). Documents are joined without separators and cut so that a row of inputs is
-exactly full: 512 inputs come from 568 tokens and give 114 targets.
+sentinel; `closing_sentinel=True` is the figure of the paper, whose targets end with the next one: "... last week <s2>".
+`random_roll=True`, an option of the released code, turns the noise of each text by a random number of places, so that a
+text may begin with noise (whose targets then come before the first sentinel) and end in the middle of a span. Documents
+are joined without separators and cut so that a row of inputs is exactly full: 512 inputs come from 568 tokens and give
+114 targets.
 """
 
 import functools
@@ -24,6 +27,8 @@ from t5x_like.objectives.seqio_preprocessor import SeqioPreprocessor
 class SpanCorruption(SeqioPreprocessor):
     noise_density: float = 0.15
     mean_noise_span_length: float = 3.0
+    random_roll: bool = False
+    closing_sentinel: bool = False
 
     def __attrs_post_init__(self):
         if not 0 < self.noise_density < 1 or not self.mean_noise_span_length >= 1:
@@ -31,16 +36,20 @@ class SpanCorruption(SeqioPreprocessor):
 
     def examples(self, rng: np.random.Generator, documents: Documents, context: Context) -> Examples:
         pieces = chunking.concatenate_and_split(documents.features["targets"], self.num_tokens(context.lengths))
-        mask = masking.random_spans(
-            rng, pieces.lengths, density=self.noise_density, mean_span=self.mean_noise_span_length
-        )
-        return self.examples_of(pieces, mask, context)
+        return self.examples_of(pieces, self.noise(rng, pieces.lengths), context)
+
+    def noise(self, rng: np.random.Generator, lengths: np.ndarray) -> np.ndarray:
+        """Which tokens of texts of `lengths` are hidden, a flat mask."""
+        mask = masking.random_spans(rng, lengths, density=self.noise_density, mean_span=self.mean_noise_span_length)
+        return masking.random_roll(rng, lengths, mask) if self.random_roll else mask
 
     def examples_of(self, pieces: Ragged, mask: np.ndarray, context: Context) -> Examples:
         """Both sides of pieces whose noise is given."""
         sentinels = np.array(context.special.sentinels, np.int32)
         inputs = masking.spans_to_sentinels(pieces, mask, sentinels)
         targets = masking.spans_to_sentinels(pieces, ~mask, sentinels)
+        if self.closing_sentinel:
+            targets = ragged.join_pairs(targets, masking.next_sentinels(pieces.lengths, mask, sentinels))
         eos, start = context.special.eos, np.full(len(pieces.lengths), context.special.pad, np.int32)
         return Examples(ragged.append(inputs, eos), ragged.append(targets, eos), start)
 
@@ -51,7 +60,8 @@ class SpanCorruption(SeqioPreprocessor):
     def num_inputs_and_targets(self, num_tokens: int) -> tuple[int, int]:
         """Lengths after corruption of `num_tokens` tokens: one sentinel per span on both sides, and EOS."""
         noise, spans = masking.noise_counts(num_tokens, self.noise_density, self.mean_noise_span_length)
-        return num_tokens - noise + spans + 1, noise + spans + 1
+        spans += self.random_roll  # one that is turned over the end of the text becomes two
+        return num_tokens - noise + spans + 1, noise + spans + 1 + self.closing_sentinel
 
     def check(self, context: Context) -> None:
         """Raises when a full row could need more sentinels than the vocabulary has, or more targets than a row has."""
@@ -70,6 +80,7 @@ class SpanCorruption(SeqioPreprocessor):
     def check_sentinels(self, context: Context) -> None:
         longest = self.num_tokens(context.lengths)
         _, spans = masking.noise_counts(longest, self.noise_density, self.mean_noise_span_length)
+        spans += self.random_roll + self.closing_sentinel
         if spans > len(context.special.sentinels):
             raise ValueError(
                 f"{longest} tokens at noise_density {self.noise_density} and mean_noise_span_length "

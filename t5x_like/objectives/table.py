@@ -1,12 +1,15 @@
 """THE list of objectives: name in a task.json or config -> class. Any other name is refused, never imported."""
 
 from t5x_like.objectives.bart import Bart
+from t5x_like.objectives.blank_infilling import BlankInfilling
 from t5x_like.objectives.causal_lm import CausalLM
 from t5x_like.objectives.deshuffling import Deshuffling
 from t5x_like.objectives.document_coherence import DocumentCoherence
 from t5x_like.objectives.entity_masking import EntityMasking
 from t5x_like.objectives.entity_prediction import EntityPrediction
+from t5x_like.objectives.fill_in_the_middle import FillInTheMiddle
 from t5x_like.objectives.iid_denoising import IidDenoising
+from t5x_like.objectives.instruction_lm import InstructionLM
 from t5x_like.objectives.masked_lm import MaskedLM
 from t5x_like.objectives.matching_the_blanks import MatchingTheBlanks
 from t5x_like.objectives.next_sentence import NextSentence
@@ -21,16 +24,21 @@ from t5x_like.objectives.span_boundary import SpanBoundary
 from t5x_like.objectives.span_corruption import SpanCorruption
 from t5x_like.objectives.structural import Structural
 from t5x_like.objectives.supervised import Supervised
+from t5x_like.objectives.translation_lm import TranslationLM
 from t5x_like.objectives.ul2 import UL2
+from t5x_like.objectives.unilm import UniLM
 
 OBJECTIVES: dict[str, type] = {
     "Bart": Bart,
+    "BlankInfilling": BlankInfilling,
     "CausalLM": CausalLM,
     "Deshuffling": Deshuffling,
     "DocumentCoherence": DocumentCoherence,
     "EntityMasking": EntityMasking,
     "EntityPrediction": EntityPrediction,
+    "FillInTheMiddle": FillInTheMiddle,
     "IidDenoising": IidDenoising,
+    "InstructionLM": InstructionLM,
     "MaskedLM": MaskedLM,
     "MatchingTheBlanks": MatchingTheBlanks,
     "NextSentence": NextSentence,
@@ -45,5 +53,7 @@ OBJECTIVES: dict[str, type] = {
     "SpanCorruption": SpanCorruption,
     "Structural": Structural,
     "Supervised": Supervised,
+    "TranslationLM": TranslationLM,
     "UL2": UL2,
+    "UniLM": UniLM,
 }

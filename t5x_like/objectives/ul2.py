@@ -6,7 +6,9 @@
 
 A denoiser is (mode, mean span, density, rate); a mean span of 0 is one span at the end, drawn like a prefix LM's. The
 defaults are table 1 with uniform rates, as the appendix has them. The appendix calls S with density 0.5 instead of the
-table's 0.25: write ("S", 0, 0.5, rate) for that. UL2R (arXiv:2210.11399) is S 0.5, R 0.25, X 0.25.
+table's 0.25: write ("S", 0, 0.5, rate) for that. One span of 64 among 600 tokens always stands at their end, as a text
+ends with noise: `random_roll=True` turns it to anywhere (see SpanCorruption). UL2R (arXiv:2210.11399) is S
+0.5, R 0.25, X 0.25.
 
 A mode is one item of the vocabulary (`<mode:R>`), and its place is part of the row: the appendix prepends it after the
 lengths are computed. Text is one stream of joined documents, as there; each draw takes as much of it as its row holds.
@@ -44,6 +46,7 @@ def _tuples(denoisers) -> tuple[tuple[str, float, float, float], ...]:
 @attrs.frozen(kw_only=True)
 class UL2(SeqioPreprocessor):
     denoisers: tuple[tuple[str, float, float, float], ...] = attrs.field(default=TABLE_1, converter=_tuples)
+    random_roll: bool = False
 
     def __attrs_post_init__(self):
         if not self.denoisers or min(rate for *_, rate in self.denoisers) <= 0:
@@ -52,7 +55,7 @@ class UL2(SeqioPreprocessor):
 
     def parts(self) -> list[SpanCorruption | PrefixLM]:
         """The objective behind each denoiser."""
-        return [_part(span, density) for _, span, density, _ in self.denoisers]
+        return [_part(span, density, self.random_roll) for _, span, density, _ in self.denoisers]
 
     def examples(self, rng: np.random.Generator, documents: Documents, context: Context) -> Examples:
         text, inside = documents.features["targets"].values, _without_mode(context)
@@ -95,10 +98,10 @@ class UL2(SeqioPreprocessor):
 
 
 @functools.lru_cache
-def _part(mean_span: float, density: float) -> SpanCorruption | PrefixLM:
+def _part(mean_span: float, density: float, random_roll: bool) -> SpanCorruption | PrefixLM:
     if mean_span == 0:
         return PrefixLM(noise_density=density)
-    return SpanCorruption(noise_density=density, mean_noise_span_length=mean_span)
+    return SpanCorruption(noise_density=density, mean_noise_span_length=mean_span, random_roll=random_roll)
 
 
 def _without_mode(context: Context) -> Context:
@@ -113,8 +116,7 @@ def _prepend(inputs: Ragged, token: int) -> Ragged:
 
 
 def _spans(part: SpanCorruption, rng, pieces: Ragged, context: Context) -> Examples:
-    mask = masking.random_spans(rng, pieces.lengths, density=part.noise_density, mean_span=part.mean_noise_span_length)
-    return part.examples_of(pieces, mask, context)
+    return part.examples_of(pieces, part.noise(rng, pieces.lengths), context)
 
 
 def _prefix(part: PrefixLM, rng, pieces: Ragged, context: Context) -> Examples:

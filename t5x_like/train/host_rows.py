@@ -12,6 +12,7 @@ from t5x_like.data.pipeline import Rows
 from t5x_like.features import Features
 
 
+@functools.lru_cache
 def rows_of_this_process(sharding: NamedSharding, batch_size: int) -> tuple[int, int]:
     """The range of rows that this process's devices hold."""
     ranges = {
@@ -38,12 +39,12 @@ def to_devices(batch: Features, sharding: NamedSharding, batch_size: int) -> Fea
         return table[low - start : high - start]
 
     packed = jax.make_array_from_callback((batch_size, table.shape[1]), sharding, piece)
-    kinds = tuple((leaf.shape[1:], str(leaf.dtype)) for leaf in leaves)
+    kinds = tuple((leaf.shape[1:], leaf.dtype) for leaf in leaves)
     return jax.tree.unflatten(structure, unpack(packed, kinds))
 
 
 @functools.partial(jax.jit, static_argnames="kinds")
-def unpack(packed: jax.Array, kinds: tuple[tuple[tuple[int, ...], str], ...]) -> list[jax.Array]:
+def unpack(packed: jax.Array, kinds: tuple[tuple[tuple[int, ...], np.dtype], ...]) -> list[jax.Array]:
     """The columns of an int32 table as arrays of their own shape and 32-bit type, bit by bit."""
     arrays, first = [], 0
     for shape, dtype in kinds:

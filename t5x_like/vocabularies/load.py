@@ -1,7 +1,8 @@
 """Vocabularies at run time: text to ids and back, from the "vocabulary" entry of task.json. No TensorFlow.
 
-Every kind has `size`, `special`, `encode(text)`, `decode(ids)` (up to the first eos, as in SeqIO), `pieces(ids)` (one
-string to display per id) and `begins_word` (bool [size]). Extra ids follow the ids of the file; sentinel k is
+Every kind has `size`, `special`, `encode(text)`, `decode(ids)` (up to the first eos, as in SeqIO), `encode_inside` and
+`decode_inside` for what stands inside a text, where no space is added or taken away in front, `pieces(ids)` (one string
+to display per id) and `begins_word` (bool [size]). Extra ids follow the ids of the file; sentinel k is
 `size - 1 - k`, as in SeqIO.
 
   kind          file                         layout
@@ -44,6 +45,19 @@ class SentencePieceVocabulary:
     def decode(self, ids: Iterable[int]) -> str:
         return self._processor.decode(_until_eos(ids, self.special.eos, self.size))
 
+    @functools.cached_property
+    def _inside(self) -> sentencepiece.SentencePieceProcessor:
+        proto = sentencepiece_model_pb2.ModelProto.FromString(self._processor.serialized_model_proto())
+        proto.normalizer_spec.add_dummy_prefix = False
+        proto.normalizer_spec.remove_extra_whitespaces = False
+        return sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
+
+    def encode_inside(self, text: str) -> list[int]:
+        return self._inside.encode(text)
+
+    def decode_inside(self, ids: Iterable[int]) -> str:
+        return self._inside.decode(_until_eos(ids, self.special.eos, self.size))
+
     def pieces(self, ids: Iterable[int]) -> list[str]:
         return [self._piece(int(token)) for token in ids]
 
@@ -73,6 +87,12 @@ class ByteVocabulary:
         values = (token - _NUM_BYTE_SPECIALS for token in ids)
         return bytes(value for value in values if 0 <= value < 256).decode("utf-8", errors="ignore")
 
+    def encode_inside(self, text: str) -> list[int]:
+        return self.encode(text)
+
+    def decode_inside(self, ids: Iterable[int]) -> str:
+        return self.decode(ids)
+
     def pieces(self, ids: Iterable[int]) -> list[str]:
         names = {token: f"<{role}>" for role, token in self.special.roles()}
         names |= {token: f"<extra_id_{k}>" for k, token in enumerate(self.special.sentinels)}
@@ -94,6 +114,17 @@ class HuggingFaceVocabulary:
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    @functools.cached_property
+    def _inside(self) -> "HuggingFaceVocabulary":
+        definition = without_prefix_space(json.loads(self._tokenizer.to_str()))
+        return HuggingFaceVocabulary(json.dumps(definition), extra_ids=self.size - self._num_own, special=self.special)
+
+    def encode_inside(self, text: str) -> list[int]:
+        return self._inside.encode(text)
+
+    def decode_inside(self, ids: Iterable[int]) -> str:
+        return self._inside.decode(ids)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
@@ -176,6 +207,16 @@ def describe_file(path: str | pathlib.Path | None, *, extra_ids: int) -> dict:
     if kind is None:
         raise ValueError(f"tokenizer {path}: a SentencePiece file ends in .model, a `tokenizers` file in .json")
     return describe(kind, path, extra_ids=extra_ids)
+
+
+def without_prefix_space(definition):
+    """A tokenizer's definition (JSON) whose parts put no space before a text and take none away."""
+    if isinstance(definition, list):
+        return [without_prefix_space(part) for part in definition]
+    if not isinstance(definition, dict):
+        return definition
+    off = {"add_prefix_space": False, "prepend_scheme": "never"}
+    return {key: off.get(key, without_prefix_space(value)) for key, value in definition.items()}
 
 
 def with_extra_ids(model: bytes, extra_ids: int) -> bytes:

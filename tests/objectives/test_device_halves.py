@@ -1,6 +1,7 @@
 """The device half of every method with more than cross-entropy: what the numbers are, and that gradients are finite."""
 
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +12,33 @@ from flax import nnx
 from t5x_like import losses
 from t5x_like.data import packing
 from t5x_like.data.rows import lay_out, to_features
+from t5x_like.features import Features
 from t5x_like.losses import Term
+from t5x_like.models.blocks import Block
+from t5x_like.models.decoder import Decoder
 from t5x_like.models.encoder import Encoder
 from t5x_like.models.entity_entry import EntityEntry
+from t5x_like.models.entry import Entry
 from t5x_like.models.generator_discriminator import GeneratorDiscriminator
 from t5x_like.models.initializers import normal_init
 from t5x_like.models.layers import sizes_of
 from t5x_like.models.parameters import merge, split
-from t5x_like.models.task_heads import BilinearHead, EntityHead, PairHead, RelationHead, SpanBoundaryHead
+from t5x_like.models.positions import BlockPositions
+from t5x_like.models.stack import Hidden
+from t5x_like.models.task_heads import (
+    BilinearHead,
+    EntityHead,
+    MultiTokenHeads,
+    PairHead,
+    RelationHead,
+    SpanBoundaryHead,
+)
 from t5x_like.objectives import (
     contrastive,
     document_coherence,
     entity_prediction,
     matching_the_blanks,
+    multi_token,
     relation_contrast,
     sigmoid_contrastive,
     span_boundary,
@@ -31,7 +46,7 @@ from t5x_like.objectives import (
 )
 from t5x_like.objectives.replaced_token import ReplacedTokenLoss, replace
 from t5x_like.objectives.terms import SumOfTerms
-from tests.test_all_objectives import ROWS, VOCAB_SIZE, make
+from tests.test_all_objectives import ROWS, VOCAB_SIZE, make, render
 
 TINY = {"vocab_size": VOCAB_SIZE, "num_layers": 1, "d_model": 16, "num_heads": 2, "d_ff": 16}
 
@@ -42,6 +57,8 @@ def with_head(name, head, part, **weights):
 
 
 pairs = functools.partial(PairHead, num_classes=3)
+glm_positions = functools.partial(BlockPositions, max_length=64, max_block_length=64)
+two_ahead = functools.partial(MultiTokenHeads, num_extra=2, layer=Block)
 METHODS = {
     "bert": (functools.partial(Encoder, **TINY), losses.CrossEntropy()),
     "nsp": with_head("pair", pairs, terms.classify_pairs),
@@ -87,6 +104,22 @@ METHODS = {
         ),
         ReplacedTokenLoss(),
     ),
+    "unilm": (
+        functools.partial(Encoder, **TINY, task_heads={"pair": pairs}, entry=functools.partial(Entry, num_types=6)),
+        SumOfTerms({"loss": terms.predict_tokens, "pair": terms.classify_pairs}),
+    ),
+    "tlm": (
+        functools.partial(Encoder, **TINY, entry=functools.partial(Entry, num_types=2)),
+        losses.CrossEntropy(),
+    ),
+    "glm": (
+        functools.partial(Decoder, **TINY, layers=Block, entry=functools.partial(Entry, positions=glm_positions)),
+        losses.CrossEntropy(),
+    ),
+    "causal isolated": (
+        functools.partial(Decoder, **TINY, task_heads={"ahead": two_ahead}),
+        SumOfTerms({"loss": terms.predict_tokens, "ahead": multi_token.predict_ahead}),
+    ),
 }
 every = pytest.mark.parametrize("name", METHODS)
 
@@ -99,7 +132,7 @@ def model_of(name):
 
 @functools.cache
 def batch_of(name, length=64):
-    side = make(*ROWS[name][:3])
+    (side,) = render(make(*ROWS[name][:3]), ROWS[name][1])
     rows = packing.plan_rows(side.lengths[:, None], np.array([length]))
     return to_features(*lay_out([side], rows, int(rows.max()) + 1, [length]))
 
@@ -279,3 +312,29 @@ def test_the_place_of_an_entity_is_the_mean_over_its_mention():
     own = entry.entities[...][2] @ entry.widen[...]
     np.testing.assert_allclose(found[:2], places + entry.types[...][:1], atol=1e-6)
     np.testing.assert_allclose(found[2], places.mean(axis=0) + own + entry.types[...][0], atol=1e-6)
+
+
+def test_heads_ahead_predict_the_tokens_behind_the_next_one_within_their_text():
+    """Heads that answer with what they are asked for are right everywhere, and no text reaches into the next."""
+    targets = jnp.array([[5, 6, 7, 8, 9, 5, 6, 0]])
+    batch = Features(
+        tokens=jnp.zeros((1, 8), jnp.int32),
+        targets=targets,
+        loss_weights=jnp.array([[0.0, 1, 1, 1, 1, 1, 1, 0]]),
+        segment_ids=jnp.array([[1, 1, 1, 1, 2, 2, 2, 0]]),
+        positions=jnp.zeros((1, 8, 1), jnp.int32),
+        attn_order=jnp.arange(8)[None],
+    )
+
+    class Model:
+        task_heads: ClassVar = {"ahead": lambda x, batch: [Hidden(10.0 * jax.nn.one_hot(t, 12), {}) for t in answers]}
+
+        def logits(self, x_BLD):
+            return x_BLD
+
+    answers = [jnp.roll(targets, -1, axis=1), jnp.roll(targets, -2, axis=1)]
+    found = multi_token.predict_ahead(Model(), None, batch)
+    # The first place has no weight; of each text the last place has nothing one ahead, the last two nothing two ahead.
+    assert float(found["accuracy"].weight) == float(found["accuracy"].sum) == (2 + 2) + (1 + 1)
+    one = float(losses.token_cross_entropy(10.0 * jax.nn.one_hot(jnp.array([5]), 12), jnp.array([5]))[0])
+    np.testing.assert_allclose(found["loss"].sum / found["loss"].weight, 2 * one, rtol=1e-5)

@@ -11,9 +11,9 @@ from t5x_like.configurables import CONFIGURABLES
 from t5x_like.data.examples import Context, no_examples
 from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.vocabularies.special_tokens import SpecialTokens
+from tests.test_all_objectives import MARKERS
 
 RECIPES = sorted(pathlib.Path("configs/objectives").glob("*.gin"))
-MARKERS = ("e1", "/e1", "e2", "/e2", "blank", "entity")
 SPECIAL = SpecialTokens(
     markers={name: 32_010 + k for k, name in enumerate(MARKERS)},
     pad=0,

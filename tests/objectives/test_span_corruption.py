@@ -80,3 +80,33 @@ def test_too_many_spans_for_the_sentinels_is_an_error():
 def test_impossible_settings_are_refused(fields):
     with pytest.raises(ValueError, match="noise_density must be between 0 and 1"):
         SpanCorruption(**fields)
+
+
+def test_the_figure_of_the_paper_ends_with_the_next_sentinel():
+    lengths = {"inputs": 512, "targets": 115}
+    plain = corrupt(SpanCorruption(), lengths, np.arange(3, 571))
+    closed = corrupt(SpanCorruption(closing_sentinel=True), lengths, np.arange(3, 571))
+    assert closed.inputs.values.tolist() == plain.inputs.values.tolist()
+    assert closed.targets.values.tolist() == [*plain.targets.values[:-1].tolist(), 971, SPECIAL.eos]
+
+
+def test_rolled_noise_is_the_same_noise_at_any_place():
+    """A token is noise with the same probability wherever it stands: 4,000 texts, 0.3 within 4 standard errors."""
+    rolled = SpanCorruption(noise_density=0.3, random_roll=True)
+    lengths = np.full(4000, 20)
+    mask = rolled.noise(np.random.default_rng(0), lengths).reshape(4000, 20)
+    assert (mask.sum(axis=1) == 6).all()
+    assert np.abs(mask.mean(axis=0) - 0.3).max() < 4 * np.sqrt(0.21 / 4000)
+    plain = SpanCorruption(noise_density=0.3).noise(np.random.default_rng(0), lengths).reshape(4000, 20)
+    assert not plain[:, 0].any() and plain[:, -1].all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 40, 333])
+def test_rolled_texts_fit_their_rows_and_lose_nothing(size):
+    document = np.random.default_rng(size).permutation(np.arange(3, 3 + size))
+    for seed in range(5):
+        objective = SpanCorruption(random_roll=True, closing_sentinel=True)
+        examples = corrupt(objective, {"inputs": 32, "targets": 17}, document, seed=seed)
+        assert examples.inputs.lengths.max() <= 32 and examples.targets.lengths.max() <= 17
+        tokens = np.concatenate([examples.inputs.values, examples.targets.values])
+        assert sorted(tokens[(tokens >= 3) & (tokens < 800)].tolist()) == sorted(document.tolist())

@@ -149,3 +149,12 @@ def test_colliding_special_tokens_are_named(change, message):
     special = SpecialTokens(pad=0, eos=1, unk=2, sentinels=(9,))
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(special, **change).check(10)
+
+
+@pytest.mark.parametrize("name", ["unigram.model", "bpe.model", "byte_bpe.json", None])
+@pytest.mark.parametrize("text", ROUND_TRIP)
+def test_what_stands_inside_a_text_comes_back_with_its_spaces(folder, name, text):
+    vocabulary = opened(folder, name)
+    assert vocabulary.decode_inside(vocabulary.encode_inside(text)) == text
+    whole = vocabulary.encode("x") + vocabulary.encode_inside(text)
+    assert vocabulary.decode(whole) == "x" + text

@@ -244,7 +244,10 @@ def test_supervised_pairs_keep_both_sides(tmp_path):
     add_task("pairs", readers.JsonLines([f"{tmp_path}/a.jsonl"], fields=("inputs", "targets")), steps=steps)
     (folder,) = prepare("pairs", output_dir=tmp_path)
     task = prepared.open_task(folder)
-    assert task.manifest["objective"] == {"name": "Supervised", "fields": {"append_eos": True}}
+    assert task.manifest["objective"] == {
+        "name": "Supervised",
+        "fields": {"append_eos": True, "loss_on": "targets", "cut": "head"},
+    }
     assert documents(folder) == [f"answer {k}" for k in range(10)]
     assert task.manifest["splits"]["train"]["dropped"] == {"empty": 1}
 

@@ -28,16 +28,28 @@ from t5x_like import losses
 from t5x_like.data import prepared, ragged, rendering
 from t5x_like.data.pipeline import Pipeline
 from t5x_like.data.ragged import Documents
+from t5x_like.models.blocks import Block
 from t5x_like.models.decoder import Decoder
 from t5x_like.models.encoder import Encoder
 from t5x_like.models.encoder_decoder import EncoderDecoder
 from t5x_like.models.entity_entry import EntityEntry
+from t5x_like.models.entry import Entry
 from t5x_like.models.generator_discriminator import GeneratorDiscriminator
-from t5x_like.models.task_heads import BilinearHead, EntityHead, PairHead, RelationHead, SpanBoundaryHead
+from t5x_like.models.positions import BlockPositions
+from t5x_like.models.task_heads import (
+    BilinearHead,
+    EntityHead,
+    MultiTokenHeads,
+    PairHead,
+    RelationHead,
+    SpanBoundaryHead,
+)
 from t5x_like.objectives import (
     document_coherence,
     entity_prediction,
+    fill_in_the_middle,
     matching_the_blanks,
+    multi_token,
     relation_contrast,
     replaced_token,
     span_boundary,
@@ -50,7 +62,8 @@ from t5x_like.vocabularies import load
 from t5x_like.vocabularies.train import train_byte_bpe
 
 VOCAB_SIZE, EXTRA_IDS, BATCH_SIZE, LENGTH = 2048, 60, 8, 128
-MARKERS = tuple(f"<mark:{name}>" for name in (*matching_the_blanks.MARKERS, "entity"))
+OTHER_MARKERS = ("entity", "sop", "eop", "gmask", "smask", *fill_in_the_middle.MARKERS)
+MARKERS = tuple(f"<mark:{name}>" for name in (*matching_the_blanks.MARKERS, *OTHER_MARKERS))
 PIECES = ("<cls>", "<sep>", "<mask>", "<mode:R>", "<mode:S>", "<mode:X>", *MARKERS)
 SIZES = {"d_model": 64, "num_heads": 4, "d_ff": 256}
 MODEL = {"vocab_size": VOCAB_SIZE + EXTRA_IDS, **SIZES}
@@ -84,10 +97,9 @@ def text_to_text(objective, inputs=LENGTH, targets=LENGTH):
     )
 
 
-def left_to_right(objective):
-    return Method(
-        objective, decoder, rendering.decoder_only, {"targets": LENGTH}, losses.CrossEntropy(), {"accuracy": None}
-    )
+def left_to_right(objective, model=decoder, loss=None, **metrics):
+    loss = loss or losses.CrossEntropy()
+    return Method(objective, model, rendering.decoder_only, {"targets": LENGTH}, loss, {"accuracy": None, **metrics})
 
 
 def in_place(objective, model=encoder, loss=None, **metrics):
@@ -95,10 +107,11 @@ def in_place(objective, model=encoder, loss=None, **metrics):
     return Method(objective, model, rendering.in_place, {"targets": LENGTH}, loss, {"accuracy": None, **metrics})
 
 
-def with_head(objective, name, head, part, **metrics):
+def with_head(objective, name, head, part, types=0, **metrics):
     """Masked tokens and one more part of the loss, with its head."""
     loss = terms.SumOfTerms({"loss": terms.predict_tokens, name: part})
-    return in_place(objective, functools.partial(encoder, task_heads={name: head}), loss, **metrics)
+    model = functools.partial(encoder, task_heads={name: head}, entry=functools.partial(Entry, num_types=types))
+    return in_place(objective, model, loss, **metrics)
 
 
 def methods(stops: list[int]) -> dict[str, Method]:
@@ -107,11 +120,26 @@ def methods(stops: list[int]) -> dict[str, Method]:
     two, three = functools.partial(PairHead, num_classes=2), functools.partial(PairHead, num_classes=3)
     span = functools.partial(SpanBoundaryHead, vocab_size=VOCAB_SIZE + EXTRA_IDS)
     pairs = {"sentence_ends": stops}
+    three_ahead = functools.partial(MultiTokenHeads, num_extra=3, layer=Block)
+    block_positions = functools.partial(BlockPositions, max_length=LENGTH, max_block_length=LENGTH)
     return {
         "causal LM": left_to_right(O["CausalLM"]()),
+        "4 tokens at once": left_to_right(
+            O["CausalLM"](),
+            functools.partial(decoder, task_heads={"ahead": three_ahead}),
+            terms.SumOfTerms({"loss": terms.predict_tokens, "ahead": multi_token.predict_ahead}),
+            ahead_accuracy=None,
+        ),
+        "fill in the middle": left_to_right(O["FillInTheMiddle"]()),
+        "GLM": in_place(
+            O["BlankInfilling"](shares=(0.5, 0.3, 0.2), **pairs),
+            functools.partial(decoder, layers=Block, entry=functools.partial(Entry, positions=block_positions)),
+        ),
+        "UniLM": with_head(O["UniLM"](**pairs), "pair", two, terms.classify_pairs, types=6, pair_accuracy=0.5),
         "prefix LM, decoder": left_to_right(O["PrefixLM"]()),
         "prefix LM": text_to_text(O["PrefixLM"]()),
         "span corruption": text_to_text(O["SpanCorruption"](), targets=30),
+        "span corruption, rolled": text_to_text(O["SpanCorruption"](random_roll=True), targets=40),
         "iid denoising": text_to_text(O["IidDenoising"](), targets=100),
         "MASS": text_to_text(O["IidDenoising"](style="mass")),
         "deshuffling": text_to_text(O["Deshuffling"]()),

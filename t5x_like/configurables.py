@@ -52,9 +52,9 @@ from t5x_like.objectives import (
     terms,
 )
 from t5x_like.objectives.table import OBJECTIVES
-from t5x_like.optimizers import clipping, param_groups, schedules
+from t5x_like.optimizers import clipping, loss_scaling, muon, param_groups, schedules
 from t5x_like.partitioning import axis_rules, mesh
-from t5x_like.train import initial, loop
+from t5x_like.train import initial, loop, state
 
 CONFIGURABLES: dict[str, Callable] = {
     "train": loop.train,
@@ -167,15 +167,24 @@ CONFIGURABLES: dict[str, Callable] = {
     "adafactor": optax.adafactor,
     "lion": optax.lion,
     "sgd": optax.sgd,
+    "muon": muon.muon,
+    "grouped": param_groups.grouped,
+    "loss_scaled": loss_scaling.loss_scaled,
     "clipped": clipping.clipped,
     "AllExcept": param_groups.AllExcept,
     "constant": schedules.constant,
     "warmup_constant": schedules.warmup_constant,
     "warmup_linear": schedules.warmup_linear,
     "warmup_cosine": schedules.warmup_cosine,
+    "warmup_polynomial": schedules.warmup_polynomial,
+    "warmup_stable_decay": schedules.warmup_stable_decay,
+    "cosine_restarts": schedules.cosine_restarts,
+    "piecewise": schedules.piecewise,
+    "joined": schedules.joined,
     "inverse_square_root": schedules.inverse_square_root,
     "warmup_inverse_square_root": schedules.warmup_inverse_square_root,
     # mesh
     "make_mesh": mesh.make_mesh,
     "AxisRules": axis_rules.AxisRules,
+    "Zero": state.Zero,
 }

@@ -1,12 +1,16 @@
 """The battery that every optimizer passes. Add a row for a new one; add a test here, not in its own file."""
 
+import functools
+
 import jax
 import numpy as np
 import optax
 import pytest
 
 from t5x_like.optimizers.clipping import clipped
-from t5x_like.optimizers.param_groups import AllExcept
+from t5x_like.optimizers.loss_scaling import loss_scaled
+from t5x_like.optimizers.muon import muon
+from t5x_like.optimizers.param_groups import AllExcept, grouped
 from t5x_like.partitioning.axis_rules import AxisRules, optimizer_shardings, shardings
 from t5x_like.partitioning.mesh import make_mesh
 
@@ -14,9 +18,29 @@ OPTIMIZERS = {
     "adamw": lambda rate: optax.adamw(rate, weight_decay=0.0),
     "adamw_clipped_decay_on_matrices": lambda rate: clipped(optax.adamw(rate, mask=AllExcept()), 1.0),
     "adafactor": lambda rate: optax.adafactor(rate, min_dim_size_to_factor=4),
+    "muon": functools.partial(muon, consistent_rms=1.0),
+    "grouped": lambda rate: grouped(
+        {"embedding": optax.sgd(twenty_times(rate), momentum=0.9), "layers/": optax.adamw(rate)}
+    ),
+    "loss_scaled": lambda rate: unscaled(loss_scaled(optax.adamw(rate, weight_decay=0.0))),
     "lion": lambda rate: optax.lion(rate, weight_decay=0.0),
-    "sgd": lambda rate: optax.sgd((lambda step: 20.0 * rate(step)) if callable(rate) else 20.0 * rate, momentum=0.9),
+    "sgd": lambda rate: optax.sgd(twenty_times(rate), momentum=0.9),
 }
+
+
+def twenty_times(rate):
+    return (lambda step: 20.0 * rate(step)) if callable(rate) else 20.0 * rate
+
+
+def unscaled(optimizer):
+    """What the train step does around it: gradients come multiplied by the scale."""
+
+    def update(grads, state, params):
+        return optimizer.update(jax.tree.map(lambda g: g * state.scale.astype(g.dtype), grads), state, params)
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
 every = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 # One scanned layer stack with its norm, and an embedding: the shapes that have to work.

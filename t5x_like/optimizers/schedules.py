@@ -5,6 +5,7 @@ peak * (k + 1) / (warmup_steps + 1), as in nanoGPT's train.py, and update `warmu
 """
 
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import optax
@@ -43,6 +44,94 @@ def warmup_cosine(peak: float, warmup_steps: int, total_steps: int, final: float
         return jnp.where(step < warmup_steps, warmed(peak, warmup_steps, step), final + (peak - final) * left)
 
     return schedule
+
+
+def warmup_polynomial(
+    peak: float, warmup_steps: int, total_steps: int, power: float = 1.0, final: float = 0.0
+) -> optax.Schedule:
+    """Linear warm-up, then final + (peak - final) * (1 - p) ** power, p being the share of the decay that is done."""
+    check_decay(peak, warmup_steps, total_steps, final)
+    if not power > 0:
+        raise ValueError(f"power {power} must be above 0")
+
+    def schedule(step):
+        left = (1.0 - progress(step, warmup_steps, total_steps)) ** power
+        return jnp.where(step < warmup_steps, warmed(peak, warmup_steps, step), final + (peak - final) * left)
+
+    return schedule
+
+
+# What is left of peak - final when the share p of the decay is done.
+DECAYS = {
+    "linear": lambda p: 1.0 - p,
+    "cosine": lambda p: 0.5 * (1.0 + jnp.cos(math.pi * p)),
+    "one_minus_sqrt": lambda p: 1.0 - jnp.sqrt(p),  # arXiv:2405.18392, section 3.1
+    "exponential": lambda p: 2.0 * 0.5**p - 1.0,  # Megatron-LM's
+}
+
+
+def warmup_stable_decay(
+    peak: float,
+    warmup_steps: int,
+    total_steps: int,
+    decay_steps: int,
+    shape: str = "one_minus_sqrt",
+    final: float = 0.0,
+) -> optax.Schedule:
+    """WSD (MiniCPM, arXiv:2404.06395, section 4): warm-up, `peak`, and to `final` in the last `decay_steps` steps.
+
+    A run that goes on takes a checkpoint from before the decay. shape: linear, cosine, one_minus_sqrt or exponential.
+    """
+    check_decay(peak, warmup_steps, total_steps, final)
+    check_steps(decay_steps=decay_steps)
+    if shape not in DECAYS:
+        raise ValueError(f"shape {shape!r}: choose one of {', '.join(DECAYS)}")
+    if not 0 < decay_steps <= total_steps - warmup_steps:
+        raise ValueError(
+            f"decay_steps {decay_steps} must be at least 1 and fit between the warm-up's end, step {warmup_steps}, and "
+            f"total_steps {total_steps}"
+        )
+
+    def schedule(step):
+        left = DECAYS[shape](progress(step, total_steps - decay_steps, total_steps))
+        return jnp.where(step < warmup_steps, warmed(peak, warmup_steps, step), final + (peak - final) * left)
+
+    return schedule
+
+
+def cosine_restarts(
+    peak: float, warmup_steps: int, total_steps: int, cycles: int, final: float = 0.0
+) -> optax.Schedule:
+    """Linear warm-up, then `cycles` half cosines of one length, from `peak` to `final` (SGDR, arXiv:1608.03983)."""
+    check_decay(peak, warmup_steps, total_steps, final)
+    check_steps(cycles=cycles)
+    if cycles < 1:
+        raise ValueError(f"cycles {cycles} must be at least 1")
+
+    def schedule(step):
+        p = progress(step, warmup_steps, total_steps)
+        within = jnp.where(p < 1.0, (cycles * p) % 1.0, 1.0)
+        left = 0.5 * (1.0 + jnp.cos(math.pi * within))
+        return jnp.where(step < warmup_steps, warmed(peak, warmup_steps, step), final + (peak - final) * left)
+
+    return schedule
+
+
+def piecewise(values: Sequence[float], boundaries: Sequence[int]) -> optax.Schedule:
+    """values[0] before step boundaries[0], values[1] before boundaries[1], ..., the last value from the last one on."""
+    check_rates(**{f"values[{i}]": value for i, value in enumerate(values)})
+    check_steps(**{f"boundaries[{i}]": step for i, step in enumerate(boundaries)})
+    if len(values) != len(boundaries) + 1 or list(boundaries) != sorted(set(boundaries)):
+        raise ValueError(f"{len(values)} values need {len(values) - 1} boundaries in rising order, not {boundaries}")
+    rates, steps = jnp.asarray(values, jnp.float32), jnp.asarray(boundaries, jnp.int32)
+    return lambda step: rates[jnp.searchsorted(steps, step, side="right")]
+
+
+def joined(schedules: Sequence[optax.Schedule], boundaries: Sequence[int]) -> optax.Schedule:
+    """Stages of a run: each schedule counts from 0 at its own boundary (the first one at step 0)."""
+    if len(schedules) != len(boundaries) + 1:
+        raise ValueError(f"{len(schedules)} schedules need {len(schedules) - 1} boundaries, not {list(boundaries)}")
+    return optax.join_schedules(schedules, list(boundaries))
 
 
 def inverse_square_root(base: float = 1.0, warmup_steps: int = 10_000) -> optax.Schedule:

@@ -28,7 +28,7 @@ from t5x_like.train.initial import Initial
 from t5x_like.train.progress import RunProgress
 from t5x_like.train.run_lock import RunLock
 from t5x_like.train.setup import Setup, plan_run
-from t5x_like.train.state import Model, TrainState
+from t5x_like.train.state import Model, TrainState, Zero
 from t5x_like.train.step import Loss
 from t5x_like.train.watchdog import Watchdog
 
@@ -44,6 +44,7 @@ def train(
     loss: Loss = losses.CrossEntropy(),  # noqa: B008  frozen
     mesh: Callable[[], Mesh] = make_mesh,
     axis_rules: AxisRules = AxisRules(),  # noqa: B008  frozen
+    zero: Zero = Zero(),  # noqa: B008  frozen
     initial: Initial | None = None,
     num_microbatches: int = 1,
     seed: int = 0,
@@ -62,31 +63,30 @@ def train(
     """Trains to `steps`, from the last checkpoint in `model_dir` where there is one. The same call resumes.
 
     learning_rate  only logged: give the optimizer the same schedule
+    zero           stages 1 and 2, where axis_rules keep parameters whole
     initial        where the parameters of step 0 come from; None: by chance
     eval_batches   None: all of the held-out split
     dry_run        compile, print the summary with the memory per device, and stop
-    start_fresh    set aside every checkpoint and begin at step 0
-    take_over      take the folder from a run that is certainly gone
+    start_fresh    set aside every checkpoint and begin at step 0; take_over: the folder of a run that is surely gone
     """
     cadence = Cadence(steps, eval_every, save_every, log_every)
     check_positive({**cadence._asdict(), "num_microbatches": num_microbatches, "eval_batches": eval_batches})
-    setup = plan_run(model, optimizer, data, loss, mesh(), axis_rules, num_microbatches, learning_rate)
+    setup = plan_run(model, optimizer, data, loss, mesh(), axis_rules, num_microbatches, learning_rate, zero)
     console = run_console()
     lines = summary.describe_run(setup.plan, setup.mesh, data, steps, num_microbatches)
     lines |= {"at step 0": str(initial.match(setup.plan.abstract.params))} if initial else {}
     console.print(placement_table(*setup.plan.abstract[1:]), summary.as_table(lines, "This run"))
     if dry_run:
-        report_dry_run(setup, console)
-        return None
+        return report_dry_run(setup, console)
     folder = pathlib.Path(model_dir).absolute()
     with contextlib.ExitStack() as stack:
         guarded = enter_folder(stack, folder, config_text, take_over)
         guarded.write({"config.gin": config_text, "summary.json": json.dumps(lines, indent=1)})
         state, position, notes = restore_or_create(setup, folder / "checkpoints", seed, start_fresh, initial)
         saver = checkpoints.Checkpoints(folder / "checkpoints", max_to_keep=max_to_keep, keep_period=keep_period)
-        stack.enter_context(contextlib.closing(saver))
         log = open_log(folder, resume_step=(first := int(state.step)), process_index=jax.process_index())
-        stack.enter_context(contextlib.closing(log))
+        for opened in (saver, log):
+            stack.enter_context(contextlib.closing(opened))
         progress = stack.enter_context(contextlib.closing(RunProgress(console, first_step=first, steps=steps)))
         announce([*notes, f"resuming from step {first}" if first else "starting at step 0"], guarded, progress)
         batches = stack.enter_context(contextlib.closing(setup.batches_from(position)))

@@ -5,16 +5,18 @@ weights do not depend on the parameters, so they are added up first; every micro
 gradient, and the number of micro-batches changes nothing but the order of a float32 sum.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from t5x_like.features import Features
 from t5x_like.losses import Term
 from t5x_like.models.parameters import merge
+from t5x_like.optimizers import loss_scaling
 from t5x_like.train.state import TrainState
 
 # (model, batch, dropout key) -> terms by name
@@ -28,10 +30,11 @@ def make_train_step(
     *,
     num_microbatches: int,
     learning_rate: optax.Schedule | None = None,
+    gradient_places: Mapping[str, NamedSharding] | None = None,
 ) -> Callable[[TrainState, Features, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """step(state, batch, key) -> (state, metrics); metrics are float32 scalars, the same on every device.
 
-    `learning_rate` only adds the rate of the step to the metrics.
+    `learning_rate` only adds the rate to the metrics; `gradient_places` say how the sum of the gradients is split.
     """
 
     def terms(params, microbatch, key):
@@ -49,6 +52,7 @@ def make_train_step(
     def step(state: TrainState, batch: Features, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         microbatches = jax.tree.map(lambda x: split_rows(x, num_microbatches), batch)
         keys = jax.random.split(jax.random.fold_in(key, state.step), num_microbatches)
+        scale = loss_scaling.scale_of(state.opt_state)
         # Nothing of the forward pass is needed for the weights, so the compiler drops it here.
         denominators = weights(state.params, microbatches, keys)
 
@@ -57,11 +61,12 @@ def make_train_step(
                 name: term.sum / jnp.where(denominators[name] > 0, denominators[name], 1.0)
                 for name, term in terms(params, microbatch, key).items()
             }
-            return sum(shares.values()), shares
+            return sum(shares.values()) * scale, shares
 
         def add(total, microbatch_and_key):
             (_, shares), grads = jax.value_and_grad(share_of_loss, has_aux=True)(state.params, *microbatch_and_key)
-            return jax.tree.map(jnp.add, total, (grads, shares)), None
+            grads, shares = jax.tree.map(jnp.add, total, (grads, shares))
+            return (placed(grads, gradient_places), shares), None
 
         zeros = jax.tree.map(jnp.zeros_like, (state.params, denominators))
         (grads, losses), _ = jax.lax.scan(add, zeros, (microbatches, keys))
@@ -70,7 +75,7 @@ def make_train_step(
         metrics = {
             **losses,
             **{f"{name}_weight": weight for name, weight in denominators.items()},
-            "grad_norm": optax.tree.norm(grads),
+            **loss_scaling.metrics_of(opt_state, grads, scale),
             "update_norm": optax.tree.norm(updates),
         }
         if learning_rate is not None:
@@ -78,6 +83,10 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return step
+
+
+def placed(grads: dict[str, jax.Array], places: Mapping[str, NamedSharding] | None) -> dict[str, jax.Array]:
+    return grads if places is None else jax.lax.with_sharding_constraint(grads, dict(places))
 
 
 def split_rows(array: jax.Array, num_microbatches: int) -> jax.Array:

@@ -26,6 +26,36 @@ GOLDEN = {
         schedules.warmup_inverse_square_root(0.5, 4),
         {0: 0.1, 3: 0.4, 4: 0.5, 16: 0.25, 400: 0.05},
     ),
+    "warmup_polynomial": (
+        schedules.warmup_polynomial(1.0, 4, 104, power=2.0, final=0.2),
+        {0: 0.2, 4: 1.0, 54: 0.2 + 0.8 * 0.25, 104: 0.2, 999: 0.2},
+    ),
+    # transformers' get_wsd_schedule: warm-up 100, stable 800, decay 100 (its own warm-up counts from 0).
+    "wsd linear": (
+        schedules.warmup_stable_decay(1.0, 100, 1000, 100, "linear"),
+        {0: 1 / 101, 100: 1.0, 900: 1.0, 925: 0.75, 950: 0.5, 1000: 0.0, 1100: 0.0},
+    ),
+    "wsd cosine": (
+        schedules.warmup_stable_decay(1.0, 100, 1000, 100, "cosine"),
+        {925: 0.853553391, 950: 0.5, 100: 1.0},
+    ),
+    "wsd 1 - sqrt": (schedules.warmup_stable_decay(1.0, 100, 1000, 100), {925: 0.5, 950: 0.292893219, 899: 1.0}),
+    "wsd exponential": (
+        schedules.warmup_stable_decay(1.0, 0, 100, 10, "exponential", final=0.1),
+        {0: 1.0, 90: 1.0, 95: 0.1 + 0.9 * (2 * 0.5**0.5 - 1), 100: 0.1},
+    ),
+    "cosine_restarts": (
+        schedules.cosine_restarts(1.0, 0, 100, 2, 0.2),
+        {0: 1.0, 25: 0.6, 49: 0.2 + 0.4 * (1 + math.cos(0.98 * math.pi)), 50: 1.0, 75: 0.6, 100: 0.2, 300: 0.2},
+    ),
+    "piecewise": (
+        schedules.piecewise([1.0, 0.5, 0.25], [10, 20]),
+        {0: 1.0, 9: 1.0, 10: 0.5, 19: 0.5, 20: 0.25, 99: 0.25},
+    ),
+    "joined": (
+        schedules.joined([schedules.constant(1.0), schedules.warmup_linear(1.0, 0, 10)], [5]),
+        {0: 1.0, 4: 1.0, 5: 1.0, 10: 0.5, 15: 0.0},
+    ),
 }
 every = pytest.mark.parametrize("schedule, golden", GOLDEN.values(), ids=GOLDEN)
 
@@ -53,6 +83,12 @@ def test_a_rate_is_never_negative_and_never_above_its_peak(schedule, golden):
     "make, message",
     [
         (lambda: schedules.constant("1e-3"), "value = '1e-3' must be a number"),
+        (lambda: schedules.warmup_stable_decay(1.0, 1, 10, 5, "sqrt"), "shape 'sqrt': choose one of linear, cosine"),
+        (lambda: schedules.warmup_stable_decay(1.0, 6, 10, 5), "decay_steps 5 must be at least 1 and fit"),
+        (lambda: schedules.cosine_restarts(1.0, 0, 10, 0), "cycles 0 must be at least 1"),
+        (lambda: schedules.piecewise([1.0, 0.5], [5, 3]), "2 values need 1 boundaries in rising order"),
+        (lambda: schedules.joined([], [5]), "0 schedules need -1 boundaries"),
+        (lambda: schedules.warmup_polynomial(1.0, 0, 10, 0.0), "power 0.0 must be above 0"),
         (lambda: schedules.constant(-1.0), "value = -1.0 must be a finite rate"),
         (lambda: schedules.constant(math.nan), "value = nan must be a finite rate"),
         (lambda: schedules.warmup_cosine(1.0, 10, 10), "warmup_steps 10 must be smaller than total_steps 10"),

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import pathlib
 
 import jax
@@ -9,12 +10,16 @@ import numpy as np
 import optax
 import pytest
 
+from t5x_like.optimizers.loss_scaling import loss_scaled
+from t5x_like.partitioning.axis_rules import AxisRules
 from t5x_like.partitioning.mesh import make_mesh
 from t5x_like.train import run_folder
+from t5x_like.train.state import Zero, plan_state
 from tests.train import tiny
 
 STEPS = 6
 ONE_DEVICE = {"data": 1, "devices": 1}
+WHOLE = AxisRules(embed=None)
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +50,24 @@ def reference(directory, tmp_path_factory):
         {"mesh": mesh_of(data=8)},
         {"mesh": mesh_of(data=1, fsdp=8)},
         {"mesh": mesh_of(data=2, fsdp=2, tensor=2)},
+        {"mesh": mesh_of(data=1, fsdp=8), "axis_rules": WHOLE, "zero": Zero(optimizer_rules=AxisRules())},
+        {
+            "mesh": mesh_of(data=1, fsdp=8),
+            "axis_rules": WHOLE,
+            "zero": Zero(optimizer_rules=AxisRules(), split_gradients=True),
+        },
         {"mesh": mesh_of(**ONE_DEVICE), "num_microbatches": 4},
         {"mesh": mesh_of(devices=4, data=4), "num_microbatches": 2},
     ],
-    ids=["data 8", "fsdp 8", "data 2 x fsdp 2 x tensor 2", "4 micro-batches", "data 4, 2 micro-batches"],
+    ids=[
+        "data 8",
+        "fsdp 8",
+        "data 2 x fsdp 2 x tensor 2",
+        "ZeRO-1",
+        "ZeRO-2",
+        "4 micro-batches",
+        "data 4, 2 micro-batches",
+    ],
 )
 def test_the_same_losses_however_the_work_is_split(directory, reference, tmp_path, changes):
     tiny.run(tmp_path, tiny.pipeline(directory), STEPS, **changes)
@@ -91,6 +110,47 @@ def test_parameters_and_optimizer_state_lie_where_the_plan_says(directory, tmp_p
             for moment in (state.opt_state[0].mu, state.opt_state[0].nu):
                 assert moment[name].sharding == param.sharding
         assert not state.params["embedding/table"].sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 3e-3), ("bfloat16", 2e-2)])
+def test_half_precision_follows_the_losses_of_float32(directory, reference, tmp_path, dtype, tolerance):
+    """The tolerance is some units in the last place of the dtype (5e-4, 4e-3), since every activation is rounded."""
+    optimizer = optax.adamw(1e-2)
+    if dtype == "float16":
+        optimizer = loss_scaled(optimizer, initial=2.0**19)  # too high: the first steps overflow, and are skipped
+    model = functools.partial(tiny.MODEL, dtype=dtype)
+    tiny.run(tmp_path, tiny.pipeline(directory), STEPS, model=model, optimizer=optimizer, mesh=mesh_of(**ONE_DEVICE))
+    got = rows(tmp_path)[1:]
+    if dtype == "bfloat16":
+        np.testing.assert_allclose([r["loss"] for r in got], [r["loss"] for r in reference[1:]], rtol=tolerance)
+        return
+    skipped = [row["skipped_steps"] for row in got]
+    assert skipped[0] == 1 and [row["loss_scale"] for row in got] == [
+        2.0 ** (19 - before) for before in [0, *skipped[:-1]]
+    ]
+    applied = [row["loss"] for row, now, before in zip(got, skipped, [0, *skipped], strict=False) if now == before]
+    # Batches go on where updates were skipped, so only the first loss is that of the same parameters and batch.
+    np.testing.assert_allclose(got[0]["loss"], reference[1]["loss"], rtol=tolerance)
+    assert len(applied) >= 2 and applied[-1] < applied[0]
+
+
+def test_zero_stages_split_what_they_say(directory):
+    """Bytes of the state on each of 8 devices, from its placement; in the order of arXiv:1910.02054, figure 1."""
+
+    def bytes_of(rules, optimizer_rules):
+        plan = plan_state(tiny.MODEL, optax.adamw(1e-2), make_mesh(data=1, fsdp=8), rules, optimizer_rules)
+
+        def held(tree):
+            return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+        return held(plan.abstract.params), held(plan.abstract.opt_state)
+
+    params, moments = bytes_of(WHOLE, None)
+    split = AxisRules(embed="fsdp")
+    assert bytes_of(WHOLE, split)[0] == params
+    assert moments / 8 <= bytes_of(WHOLE, split)[1] < 1.2 * moments / 8
+    assert params / 8 <= bytes_of(split, None)[0] < 1.2 * params / 8
+    assert bytes_of(split, None)[1] == bytes_of(WHOLE, split)[1]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_state(directory, tmp_path):

@@ -14,6 +14,7 @@ INTERRUPTED = 130
 
 COMMANDS = {
     "doctor": "versions, devices, free disk, a write probe and a two-process check",
+    "curate": "raw web pages, books, code -> clean, deduplicated, mixed shards of text",
     "tokenizer": "train a vocabulary, or look at one",
     "tasks": "list, show, new, check: the registered SeqIO tasks and mixtures",
     "prepare": "task or mixture -> prepared dataset, once before training",

@@ -1,0 +1,137 @@
+"""Gopher's rules of quality and of repetition (arXiv:2112.11446, appendix A.1.1, table A1).
+
+Published code reads them in different ways. Here, as datatrove does: a stop word counts once; of what is repeated the
+second and later copies count; shares of characters are of the whole text; lines are split at runs of line breaks,
+paragraphs at empty lines. Words are what whitespace separates, and those of punctuation alone count neither as words
+nor in their mean length (datatrove: words of a spaCy tokenizer).
+"""
+
+import collections
+import dataclasses
+import re
+import string
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from t5x_like.corpus.documents import column, drop
+
+STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
+PUNCTUATION = frozenset(string.punctuation + "–—‘’“”…•·«»、。，！？：；（）《》「」")
+BULLETS = ("•", "-", "*", "‣", "●")
+_LINES, _PARAGRAPHS = re.compile(r"\n+"), re.compile(r"\n{2,}")
+TOP_NGRAMS = ((2, 0.20), (3, 0.18), (4, 0.16))
+REPEATED_NGRAMS = ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GopherQuality:
+    min_words: int = 50
+    max_words: int = 100_000
+    min_word_length: float = 3.0
+    max_word_length: float = 10.0
+    max_symbols_per_word: float = 0.1
+    max_bullet_lines: float = 0.9
+    max_ellipsis_lines: float = 0.3
+    min_alphabetic_words: float = 0.8
+    min_stop_words: int = 2
+    stop_words: Sequence[str] = tuple(sorted(STOP_WORDS))
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return drop(batch, [self.reason(text) for text in column(batch, "text")])
+
+    def reason(self, text: str) -> str | None:
+        words = text.split()
+        spoken = [word for word in words if not PUNCTUATION.issuperset(word)]
+        if not self.min_words <= len(spoken) <= self.max_words:
+            return "too few words" if len(spoken) < self.min_words else "too many words"
+        mean = sum(map(len, spoken)) / len(spoken)
+        if not self.min_word_length <= mean <= self.max_word_length:
+            return "mean word length"
+        if text.count("#") / len(words) > self.max_symbols_per_word:
+            return "too many hashes"
+        if (text.count("...") + text.count("…")) / len(words) > self.max_symbols_per_word:
+            return "too many ellipses"
+        lines = text.splitlines()
+        if sum(line.lstrip().startswith(BULLETS) for line in lines) / len(lines) > self.max_bullet_lines:
+            return "too many bullets"
+        if sum(line.rstrip().endswith(("...", "…")) for line in lines) / len(lines) > self.max_ellipsis_lines:
+            return "too many lines end in an ellipsis"
+        if sum(any(map(str.isalpha, word)) for word in words) / len(words) < self.min_alphabetic_words:
+            return "too few words with a letter"
+        if self.min_stop_words and len(set(self.stop_words).intersection(words)) < self.min_stop_words:
+            return "too few stop words"
+        return None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GopherRepetition:
+    max_repeated_lines: float = 0.30
+    max_repeated_paragraphs: float = 0.30
+    max_characters_of_repeated_lines: float = 0.20
+    max_characters_of_repeated_paragraphs: float = 0.20
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return drop(batch, [self.reason(text) for text in column(batch, "text")])
+
+    def reason(self, text: str) -> str | None:
+        text = text.strip()
+        parts = {
+            "paragraphs": (_PARAGRAPHS, self.max_repeated_paragraphs, self.max_characters_of_repeated_paragraphs),
+            "lines": (_LINES, self.max_repeated_lines, self.max_characters_of_repeated_lines),
+        }
+        for name, (pattern, share, share_of_characters) in parts.items():
+            found = pattern.split(text)
+            count, characters = repeated(found)
+            if count / len(found) > share:
+                return f"repeated {name}"
+            if characters / max(len(text), 1) > share_of_characters:
+                return f"characters of repeated {name}"
+        words = text.split()
+        for n, share in TOP_NGRAMS:
+            if top_ngram(words, n) / max(len(text), 1) > share:
+                return f"top {n}-gram"
+        for n, share in REPEATED_NGRAMS:
+            if repeated_ngrams(words, n) / max(len(text), 1) > share:
+                return f"repeated {n}-grams"
+        return None
+
+
+def repeated(parts: Sequence[str]) -> tuple[int, int]:
+    """(how many parts stood before already, their characters)."""
+    seen, count, characters = set(), 0, 0
+    for part in parts:
+        if part in seen:
+            count += 1
+            characters += len(part)
+        seen.add(part)
+    return count, characters
+
+
+def top_ngram(words: Sequence[str], n: int) -> int:
+    """Characters of the most common run of n words times how often it stands there; 0 where none is repeated."""
+    if len(words) < n:
+        return 0
+    counts = collections.Counter(zip(*(words[i:] for i in range(n)), strict=False))
+    most = max(counts.values())
+    if most == 1:
+        return 0
+    # Of several that are as common the longest.
+    return max(len(" ".join(gram)) for gram, count in counts.items() if count == most) * most
+
+
+def repeated_ngrams(words: Sequence[str], n: int) -> int:
+    """Characters of words in runs of n that stood before already, each word once."""
+    if len(set(words)) == len(words):
+        return 0
+    seen, characters, place = set(), 0, 0
+    grams = list(zip(*(words[i:] for i in range(n)), strict=False))
+    while place < len(grams):
+        gram = grams[place]
+        if gram in seen:
+            characters += sum(map(len, gram))
+            place += n
+        else:
+            seen.add(gram)
+            place += 1
+    return characters

@@ -1,0 +1,215 @@
+"""A recipe over files: in processes, a stage at a time, with the same survivors however many there are.
+
+A recipe is a list of steps. Most look at one document; a step with `keys` and `choose` (duplicates) looks at all of
+them, so it ends a stage: every file is read through the steps before it and written with its keys, then one process
+chooses, by number, who is dropped, and the next stage goes on from there.
+
+Batches are cut every BATCH documents of a file, whatever the workers. What a stage finished of a file lies in two
+files, renamed to their names when whole, so that a kill costs one file at most; the folder belongs to one recipe over
+one state of the input.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from t5x_like.corpus.documents import SCHEMA, batch_of, column, drop, split_kept
+from t5x_like.corpus.sources import Source
+
+BATCH = 512
+EXAMPLES_PER_REASON = 3
+
+
+class Stage(NamedTuple):
+    """Steps of single documents, and the step that ends the stage, or None for the last one."""
+
+    steps: tuple[Any, ...]
+    last: Any
+
+
+def stages_of(steps: Sequence[Any]) -> list[Stage]:
+    stages, own = [], []
+    for step in steps:
+        if hasattr(step, "choose"):
+            stages.append(Stage(tuple(own), step))
+            own = []
+        else:
+            own.append(step)
+    return [*stages, Stage(tuple(own), None)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One file in one stage. `source` reads it in stage 0; later stages read what the stage before wrote."""
+
+    stage: Stage
+    number: int
+    file: int
+    source: Source
+    path: str
+    folder: str
+
+    def output(self, number: int | None = None) -> pathlib.Path:
+        return pathlib.Path(self.folder, f"stage{self.number if number is None else number}-{self.file:06d}.arrow")
+
+    @property
+    def report(self) -> pathlib.Path:
+        return self.output().with_suffix(".json")
+
+    @property
+    def keys(self) -> pathlib.Path:
+        return self.output().with_suffix(".keys.arrow")
+
+
+def run_stage(job: Job) -> dict:
+    """Counts of what was read, kept and dropped; written last, as the sign that the file is finished."""
+    if job.report.exists():
+        return json.loads(job.report.read_text(encoding="utf-8"))
+    counts, examples = collections.Counter(), collections.defaultdict(list)
+    keys, temporary = [], job.output().with_suffix(".tmp")
+    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as out:
+        for batch in input_batches(job, counts):
+            kept = through(batch, job.stage.steps, counts, examples)
+            if len(kept):
+                out.write_batch(kept)
+                if job.stage.last is not None:
+                    keys.append(job.stage.last.keys(kept))
+    if job.stage.last is not None:
+        table = pa.concat_tables(keys) if keys else job.stage.last.keys(batch_of([]))
+        write_arrow(table, job.keys)
+    temporary.replace(job.output())
+    report = {"counts": dict(sorted(counts.items())), "examples": {k: v for k, v in sorted(examples.items())}}
+    write_text(job.report, json.dumps(report))
+    return report
+
+
+def through(batch: pa.RecordBatch, steps, counts: collections.Counter, examples) -> pa.RecordBatch:
+    for step in steps:
+        if not len(batch):
+            break
+        batch, dropped = split_kept(step(batch))
+        count(dropped, type(step).__name__, counts, examples)
+    return batch
+
+
+def count(dropped: pa.RecordBatch, step: str, counts: collections.Counter, examples) -> None:
+    for reason, text in zip(column(dropped, "reason"), column(dropped, "text"), strict=True):
+        name = f"{step}: {reason}"
+        counts[name] += 1
+        if len(examples[name]) < EXAMPLES_PER_REASON:
+            examples[name].append(text[:200])
+
+
+def input_batches(job: Job, counts: collections.Counter) -> Iterator[pa.RecordBatch]:
+    if job.number:
+        yield from carried_over(job, counts)
+        return
+    records, row, path = [], 0, pathlib.Path(job.path)
+    items = job.source.records(path, counts)
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            break
+        except (ValueError, OSError, EOFError) as error:  # a damaged file: what came before the damage is used
+            counts[f"unreadable: {path.name}: {str(error).splitlines()[0][:200]}"] += 1
+            break
+        row += 1
+        if isinstance(item, str):
+            counts[f"reading: {item}"] += 1
+            continue
+        counts["read"] += 1
+        counts["read characters"] += len(item["text"])
+        records.append({"file": job.file, "row": row - 1, **item})
+        if len(records) == BATCH:
+            yield batch_of(records)
+            records = []
+    if records:
+        yield batch_of(records)
+
+
+def carried_over(job: Job, counts: collections.Counter) -> Iterator[pa.RecordBatch]:
+    """What the stage before kept, less what its last step chose."""
+    chosen = np.load(chosen_path(job.folder, job.number - 1), mmap_mode="r")
+    begin, end = np.searchsorted(chosen["file"], [job.file, job.file + 1])
+    rows = chosen["row"][begin:end]
+    with pa.memory_map(str(job.output(job.number - 1))) as file:
+        reader = pa.ipc.open_file(file)
+        for i in range(reader.num_record_batches):
+            batch = reader.get_batch(i)
+            gone = np.isin(batch.column(1).to_numpy(), rows)
+            yield split_kept(drop(batch, ["gone" if one else None for one in gone.tolist()]))[0]
+
+
+def chosen_path(folder: str | pathlib.Path, number: int) -> pathlib.Path:
+    return pathlib.Path(folder, f"stage{number}-chosen.npy")
+
+
+def choose(stage: Stage, jobs: Sequence[Job]) -> dict:
+    """Runs the last step of a stage over the keys of all files; writes who is dropped, as sorted (file, row)."""
+    path = chosen_path(jobs[0].folder, jobs[0].number)
+    report = path.with_suffix(".json")
+    if report.exists():
+        return json.loads(report.read_text(encoding="utf-8"))
+    tables = [pa.ipc.open_file(pa.memory_map(str(job.keys))).read_all() for job in jobs]
+    dropped, counts = stage.last.choose(pa.concat_tables(tables))
+    order = np.lexsort((dropped["row"], dropped["file"]))
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        np.save(file, dropped[order])
+    temporary.replace(path)
+    write_text(report, json.dumps(counts))
+    return counts
+
+
+def run_all(
+    sources: Sequence[Source],
+    steps: Sequence[Any],
+    folder: pathlib.Path,
+    *,
+    workers: int,
+    progress: Callable[[int, int, int, int], None],
+) -> tuple[collections.Counter, dict, list[pathlib.Path], list[tuple[Source, pathlib.Path]]]:
+    """(counts, examples of what was dropped, the Arrow files of the survivors, their sources and input files)."""
+    files = [(source, path) for source in sources for path in source.reader.files()]
+    stages, totals, examples = stages_of(steps), collections.Counter(), {}
+    context = multiprocessing.get_context("spawn")
+    executor = concurrent.futures.ProcessPoolExecutor(workers, context) if workers > 1 else None
+    with executor or contextlib.nullcontext():
+        for number, stage in enumerate(stages):
+            jobs = [Job(stage, number, i, source, str(path), str(folder)) for i, (source, path) in enumerate(files)]
+            reports = executor.map(run_stage, jobs) if executor else map(run_stage, jobs)
+            for done, report in enumerate(reports):
+                totals.update(report["counts"])
+                for name, texts in report["examples"].items():
+                    examples.setdefault(name, []).extend(texts[: EXAMPLES_PER_REASON - len(examples.get(name, []))])
+                progress(number, len(stages), done + 1, len(jobs))
+            if stage.last is not None:
+                totals.update({f"{type(stage.last).__name__}: {k}": n for k, n in choose(stage, jobs).items()})
+    return totals, examples, [job.output() for job in jobs], files
+
+
+def write_arrow(table: pa.Table, path: pathlib.Path) -> None:
+    temporary = path.with_suffix(".tmp2")
+    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
+        out.write_table(table)
+    temporary.replace(path)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,153 @@
+"""A recipe from raw files to shards: the same survivors however it is run, and nothing that is lost without a word."""
+
+import gzip
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+import zstandard
+
+from t5x_like.corpus import run
+from t5x_like.corpus.c4 import C4
+from t5x_like.corpus.cleaning import RepairText, Whitespace
+from t5x_like.corpus.curate import curate
+from t5x_like.corpus.exact_duplicates import ExactDuplicates
+from t5x_like.corpus.minhash import MinHash
+from t5x_like.corpus.sources import Source
+from t5x_like.tasks.readers import JsonLines
+from tests.commands.command_line import succeed, t5x_like
+
+STEPS = (RepairText(), Whitespace(), C4(), ExactDuplicates(), MinHash())
+
+
+def page(seed: int, sentences: int = 12) -> str:
+    rng = random.Random(seed)
+    words = ["".join(rng.choices("abcdefghij", k=5)) for _ in range(sentences * 9)]  # digits would all be 0
+    return "\n".join(" ".join(words[9 * i : 9 * i + 9]) + "." for i in range(sentences))
+
+
+def write_pages(folder):
+    """60 pages in 3 files: some twice, some with one word changed, some too short for C4."""
+    folder.mkdir()
+    pages = [page(seed) for seed in range(40)]
+    pages += pages[:8] + [text.replace("a", "x", 1) for text in pages[8:16]] + ["short.\n"] * 4
+    random.Random(0).shuffle(pages)
+    for number in range(3):
+        rows = [json.dumps({"text": text, "url": f"x/{i}"}) for i, text in enumerate(pages[number::3])]
+        with gzip.open(folder / f"{number}.jsonl.gz", "wt") as file:
+            file.write("\n".join([*rows, "{broken"]) + "\n")
+    return pages
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raw") / "pages"
+    write_pages(folder)
+    return folder
+
+
+def recipe(raw, **changes):
+    reader = JsonLines([f"{raw}/*.jsonl.gz"], fields=("text", "url"))
+    return {"sources": [Source(reader=reader, name="web", language="en")], "steps": STEPS, "shards": 3, **changes}
+
+
+def lines(folder) -> list[dict]:
+    found = []
+    for path in sorted(folder.glob("part-*.jsonl.zst")):
+        with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
+            text = reader.read().decode()
+        found.append([json.loads(line) for line in text.splitlines()])
+    return found
+
+
+def test_what_is_kept_is_written_once_and_what_is_not_is_counted_with_its_reason(raw, tmp_path):
+    manifest = curate(output_dir=str(tmp_path / "out"), **recipe(raw))
+    counts = manifest["counts"]
+    assert counts["read"] == 60 and counts["reading: bad_json"] == 3
+    assert counts["C4: too few sentences"] == 4
+    assert counts["ExactDuplicates: duplicate words"] == 8 and counts["MinHash: near duplicate"] == 8
+    texts = [row["text"] for shard in lines(tmp_path / "out") for row in shard]
+    assert len(texts) == len(set(texts)) == manifest["kept"] == manifest["written"] == 40
+    assert [shard["documents"] for shard in manifest["shards"]] == [14, 13, 13]
+    assert manifest["examples"]["C4: too few sentences"][0] == "short."
+    assert not (tmp_path / "out" / "work").exists()
+    assert {row["language"] for shard in lines(tmp_path / "out") for row in shard} == {"en"}
+
+
+def test_the_same_shards_with_two_workers_and_after_a_kill(raw, tmp_path, monkeypatch):
+    curate(output_dir=str(tmp_path / "one"), **recipe(raw))
+    curate(output_dir=str(tmp_path / "two"), **recipe(raw, workers=2))
+    done, real = [], run.run_stage
+
+    def dies(job):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(job)
+        return real(job)
+
+    monkeypatch.setattr(run, "run_stage", dies)
+    with pytest.raises(KeyboardInterrupt):
+        curate(output_dir=str(tmp_path / "killed"), **recipe(raw))
+    again = []
+    monkeypatch.setattr(run, "run_stage", lambda job: again.append(job.report.exists()) or real(job))
+    curate(output_dir=str(tmp_path / "killed"), **recipe(raw))
+    assert again.count(True) == 4  # it went on, and did not begin anew
+    one = [shard["sha256"] for shard in json.loads((tmp_path / "one" / "manifest.json").read_text())["shards"]]
+    for name in ("two", "killed"):
+        assert [s["sha256"] for s in json.loads((tmp_path / name / "manifest.json").read_text())["shards"]] == one
+
+
+def test_sources_are_mixed_by_weights_and_their_epochs_told(raw, tmp_path):
+    def source(name, number):
+        return Source(reader=JsonLines([f"{raw}/{number}.jsonl.gz"]), name=name, language="en")
+
+    settings = {"weights": {"a": 3.0, "b": 1.0}, "characters": 20_000}
+    manifest = curate(
+        output_dir=str(tmp_path), **recipe(raw, sources=[source("a", 0), source("b", 1)], steps=(), **settings)
+    )
+    written = [row for shard in lines(tmp_path) for row in shard]
+    share = {name: sum(len(row["text"]) for row in written if row["source"] == name) for name in "ab"}
+    assert abs(share["a"] - 15_000) < 1000 and abs(share["b"] - 5000) < 1000
+    told = manifest["sources"]["a"]
+    np.testing.assert_allclose(told["epochs"], 15_000 / told["characters"])
+
+
+def test_a_damaged_file_ends_there_and_the_report_says_so(raw, tmp_path):
+    shutil.copytree(raw, tmp_path / "raw")
+    whole = (raw / "1.jsonl.gz").read_bytes()
+    (tmp_path / "raw" / "1.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "raw" / "empty.jsonl.gz").write_bytes(gzip.compress(b""))
+    manifest = curate(output_dir=str(tmp_path / "out"), **recipe(tmp_path / "raw"))
+    damaged = [name for name in manifest["counts"] if name.startswith("unreadable: 1.jsonl.gz")]
+    assert len(damaged) == 1 and 40 <= manifest["counts"]["read"] < 60
+
+
+def test_what_cannot_be_is_refused_before_anything_is_written(raw, tmp_path):
+    for changes, message in (
+        ({"shards": 0}, "must be at least 1"),
+        ({"weights": {"web": 1.0}}, "belong together"),
+        ({"weights": {"x": 1.0}, "characters": 5}, "one each, none negative"),
+        ({"sources": []}, "name at least one Source"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            curate(output_dir=str(tmp_path / "out"), **recipe(raw, **changes))
+    assert not (tmp_path / "out").exists()
+    curate(output_dir=str(tmp_path / "out"), **recipe(raw))
+    with pytest.raises(FileExistsError, match="holds a finished corpus"):
+        curate(output_dir=str(tmp_path / "out"), **recipe(raw))
+
+
+def test_from_the_command_line_a_recipe_file_and_a_folder(tmp_path):
+    (tmp_path / "texts").mkdir()
+    for seed in range(6):
+        (tmp_path / "texts" / f"{seed}.txt").write_text(f"This is a small story about {page(seed % 5)}")
+    out = tmp_path / "out"
+    told = succeed(
+        "curate", "--gin_file=corpora/text.gin", f"TextFiles.paths=['{tmp_path}/texts/*.txt']", f"output_dir={out}",
+        "shards=2", "Language.at_least=0.0",
+    )  # fmt: skip
+    assert "5 documents in 2 shards" in told.out and "duplicate words" in told.err
+    again = t5x_like("curate", "--gin_file=corpora/text.gin", "TextFiles.paths=['none']", f"output_dir={out}2")
+    assert again.code == 2 and "no file matches none" in again.err

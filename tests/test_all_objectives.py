@@ -96,6 +96,7 @@ ROWS = {
     "spans rolled": (OBJECTIVES["SpanCorruption"](random_roll=True, closing_sentinel=True), PAIR, False, True),
     "middles": (OBJECTIVES["FillInTheMiddle"](), ALONE, False, True),
     "supervised all": (OBJECTIVES["Supervised"](loss_on="all", cut="random_chunk"), ALONE, True, True),
+    "fim in windows": (OBJECTIVES["FillInTheMiddle"](documents="concatenated"), ALONE, False, True),
     "glm": (OBJECTIVES["BlankInfilling"](), ALONE, False, True),
     "glm all": (OBJECTIVES["BlankInfilling"](shares=[1, 1, 1], sentence_ends=FULL_STOPS), ALONE, False, True),
     "unilm": (OBJECTIVES["UniLM"](sentence_ends=FULL_STOPS), ALONE, False, True),
@@ -105,7 +106,7 @@ ROWS = {
 # The targets of these are the whole text; what they were made from is shown beside it once more.
 SHOWN_TWICE = (OBJECTIVES["Deshuffling"], OBJECTIVES["RandomReplacement"], OBJECTIVES["Bart"])
 # Pairs are cut, as in SeqIO, and statements are the surroundings of their entities.
-CUT = {"supervised encoder-decoder", "supervised decoder", "supervised all", "mtb", "tlm"}
+CUT = {"supervised encoder-decoder", "supervised decoder", "supervised all", "mtb", "tlm", "fim in windows"}
 PAIRS = (OBJECTIVES["NextSentence"], OBJECTIVES["SentenceOrder"], OBJECTIVES["Structural"], OBJECTIVES["UniLM"])
 # These tell each place what comes next; the others what is hidden where it stands.
 NEXT_TOKEN = (OBJECTIVES["BlankInfilling"], OBJECTIVES["InstructionLM"])

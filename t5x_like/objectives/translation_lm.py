@@ -9,6 +9,7 @@
 Every token sees both sentences. A pair that is too long loses tokens of its longer side first, at random ends.
 `languages` are the rows of the model's type embedding for inputs and targets; the pairs of several languages are tasks
 of a mixture, each with its own. XLM chooses 15 % of the tokens, each by itself: `mask` is MaskedLM(budget="each").
+As in its released code, only the first token of a pair is never chosen; the ends inside may be.
 """
 
 import attrs
@@ -47,7 +48,7 @@ class TranslationLM(SeqioPreprocessor):
         place = ragged.index_within(text.lengths)
         in_right = place >= np.repeat(left.lengths, text.lengths)
         positions = np.where(in_right, place - np.repeat(left.lengths, text.lengths), place).astype(np.int32)
-        candidates = between_ends(positions)
+        candidates = place > 0
         begins = context.begins_word()[text.values] if self.mask.units == "words" else None
         types = np.where(in_right, self.languages[1], self.languages[0]).astype(np.int32)
         return self.mask.hide(rng, text, candidates, begins, context, positions=positions[:, None], type_ids=types)
@@ -55,12 +56,3 @@ class TranslationLM(SeqioPreprocessor):
     def check(self, context: Context) -> None:
         check_one_side(context, least=8)
         self.mask.check(context)
-
-
-def between_ends(positions: np.ndarray) -> np.ndarray:
-    """bool [tokens]: all but the first and the last token of each sentence."""
-    is_first = positions == 0
-    is_last = np.zeros_like(is_first)
-    is_last[:-1] = is_first[1:]
-    is_last[-1:] = True
-    return ~is_first & ~is_last

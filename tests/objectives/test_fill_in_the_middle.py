@@ -1,5 +1,8 @@
 """Fill in the middle: the text comes back exactly, at the rates that were asked for."""
 
+import json
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -7,7 +10,7 @@ from t5x_like.data import ragged
 from t5x_like.data.examples import Context
 from t5x_like.data.ragged import Documents
 from t5x_like.objectives.causal_lm import CausalLM
-from t5x_like.objectives.fill_in_the_middle import FillInTheMiddle
+from t5x_like.objectives.fill_in_the_middle import FillInTheMiddle, rearrange
 from t5x_like.vocabularies import load
 from t5x_like.vocabularies.special_tokens import SpecialTokens
 
@@ -88,3 +91,42 @@ def test_no_piece_is_longer_than_its_row():
 def test_a_vocabulary_without_the_markers_is_refused():
     with pytest.raises(ValueError, match="no marker 'fim_prefix'"):
         FillInTheMiddle().check(CONTEXT._replace(special=SpecialTokens(pad=0, eos=1)))
+
+
+class Characters:
+    """A vocabulary of one id a character."""
+
+    def encode(self, text):
+        return [ord(character) for character in text]
+
+    def decode(self, ids):
+        return "".join(map(chr, ids))
+
+    encode_inside, decode_inside = encode, decode
+
+
+def test_parts_stand_in_the_order_of_the_released_code():
+    golden = json.loads(pathlib.Path("tests/golden/fill_in_the_middle.json").read_text())
+    special = SpecialTokens(pad=0, eos=4, markers={"fim_prefix": 1, "fim_suffix": 2, "fim_middle": 3})
+    context = Context({"targets": 64}, special, 1000, Characters())
+    text, kinds = np.array(golden["text"], np.int32), []
+    for tokens in golden["made"]:
+        suffix, middle = tokens.index(2), tokens.index(3)
+        kinds.append(suffix == 1)  # none of these texts has an empty prefix
+        high = len(text) - (middle - suffix - 1)
+        low = suffix - 1 if suffix > 1 else high // 2  # the two parts of SPM stand behind each other, cut anywhere
+        cuts = (np.array([low, high]) + 0.5) / (len(text) + 1)
+        assert rearrange(text, cuts, suffix == 1, True, context).tolist() == tokens
+    assert True in kinds and False in kinds
+
+
+def test_in_windows_each_text_is_rearranged_by_itself_and_the_window_keeps_its_length():
+    written = texts(300)
+    made = examples_of(FillInTheMiddle(rate=1.0, documents="concatenated"), written)
+    assert {len(tokens) for tokens in made[:-1]} == {64}
+    inside = [text for tokens in made[:-1] for text in "".join(map(chr, tokens)).split(chr(1))[1:-1]]
+    assert len(inside) > 30
+    for text in inside:
+        assert sorted(character for character in text if ord(character) >= PRE) == [chr(PRE), chr(SUF), chr(MID)]
+    plain = examples_of(FillInTheMiddle(rate=0.0, documents="concatenated"), written)
+    assert plain == examples_of(CausalLM(documents="concatenated"), written)

@@ -1,60 +1,55 @@
-"""UniLM's four masks."""
+"""UniLM: who sees whom, and how often each mode is drawn."""
 
 import numpy as np
+import pytest
 
 from t5x_like.data import ragged
-from t5x_like.data.examples import Context
-from t5x_like.data.ragged import Documents
-from t5x_like.objectives.unilm import UniLM, orders
-from t5x_like.vocabularies.special_tokens import SpecialTokens
-
-SPECIAL = SpecialTokens(pad=0, eos=1, cls=2, separator=3, mask=4)
-CONTEXT = Context({"targets": 64}, SPECIAL, 1000)
+from t5x_like.objectives.unilm import UniLM
+from tests.objectives.test_pairs import SPECIAL, STOP, made
 
 
-def side_of(objective, seed=0, count=3000):
-    rng = np.random.default_rng(5)
-    documents = ragged.from_list(rng.integers(10, 900, (count, 61)))
-    made = Documents({"targets": documents}, np.ones(count, bool))
-    return objective.examples(np.random.default_rng(seed), made, CONTEXT)
+def modes(side):
+    """The mode of every example, as its types tell."""
+    return np.minimum(side.type_ids[side.starts], 4)
 
 
-def sees(order):
-    return order[None] <= order[:, None]
+def test_modes_come_in_their_shares():
+    """Six passes over the corpus; 4 standard errors of a share. A chunk of one sentence is always bidirectional."""
+    found = np.concatenate([modes(made(UniLM(sentence_ends=(STOP,)), seed=seed)) for seed in range(6)])
+    counts = [(found == mode).mean() for mode in (0, 4, 2, 3)]
+    assert np.abs(np.array(counts) - [1 / 3, 1 / 3, 1 / 6, 1 / 6]).max() < 4 * 0.5 / np.sqrt(len(found)) + 0.02
+    assert len(found) > 5000
 
 
-def test_the_four_orders_are_the_four_masks_of_the_paper():
-    """Figure 1: a text of 3 tokens ([CLS] included) and its [SEP], then 3 with theirs."""
-    lengths, in_second = np.full(4, 7), np.tile(np.arange(7) >= 4, 4)
-    order = orders(np.repeat(np.arange(4), 7), lengths, in_second).reshape(4, 7)
-    first = np.arange(7) < 4
-    lower = np.tril(np.ones((7, 7), bool))
-    assert sees(order[0]).all()
-    assert (sees(order[1]) == (first[None] | lower & ~first[:, None])).all()
-    assert (sees(order[2]) == lower).all()
-    assert (sees(order[3]) == lower.T).all()
+def test_each_mode_sees_what_it_may():
+    side = made(UniLM(sentence_ends=(STOP,)))
+    for k, mode in enumerate(modes(side).tolist()):
+        one = side.cut(k, k + 1)
+        order, n = one.attn_order.tolist(), len(one.tokens)
+        assert one.tokens[0] == SPECIAL.cls and one.targets[-1] == SPECIAL.separator
+        separators = np.flatnonzero(one.targets == SPECIAL.separator)
+        if mode == 0:
+            assert order == [0] * n and one.aux["pair"][0] in (1, 2)
+        elif mode == 4:
+            first = separators[0]
+            assert order == [max(place - first, 0) for place in range(n)] and one.aux["pair"][0] == 0
+            assert one.type_ids.tolist() == [4] * (first + 1) + [5] * (n - first - 1)
+        else:
+            assert order == (list(range(n)) if mode == 2 else list(range(n))[::-1])
+            assert len(separators) == 1 and set(one.type_ids.tolist()) == {mode}
+            tokens = one.targets[1:-1]
+            assert (np.diff(tokens[tokens != STOP]) <= 2 + np.diff(np.flatnonzero(tokens != STOP))).all()
 
 
-def test_rules_types_labels_and_hidden_tokens_have_their_shares():
-    """3,000 texts or more, each share within 4 standard errors: a deviation of 0.05 would be caught."""
-    side = side_of(UniLM(sentence_ends=range(10, 100)))
-    types = side.type_ids[side.starts]
-    n = len(types)
-    for kind, share in ((0, 1 / 3), (4, 1 / 3), (2, 1 / 6), (3, 1 / 6)):
-        assert abs((types == kind).mean() - share) < 4 * np.sqrt(share * (1 - share) / n)
-    labels = side.aux["pair"][side.starts]
-    assert ((labels > 0) == (types == 0)).all()
-    budget = np.maximum(np.round(0.15 * side.lengths), 1)
-    assert (np.add.reduceat(side.loss_weights, side.starts) <= budget).all()
-    assert np.add.reduceat(side.loss_weights, side.starts).sum() > 0.97 * budget.sum()
-    last = side.starts + side.lengths - 1
-    hidden_end = side.loss_weights[last] > 0
-    assert hidden_end[types == 4].any() and not hidden_end[types != 4].any()
+def test_only_the_second_text_of_seq2seq_learns_to_end():
+    side = made(UniLM(sentence_ends=(STOP,)), seed=1)
+    hidden = (side.loss_weights > 0) & (side.targets == SPECIAL.separator)
+    assert hidden.sum() > 50 and (side.type_ids[hidden] == 5).all()
+    assert (side.lengths - 1)[np.repeat(np.arange(side.num_examples), side.lengths)[hidden]].tolist() == (
+        ragged.index_within(side.lengths)[hidden].tolist()
+    )
 
 
-def test_a_causal_text_is_predicted_where_it_stands():
-    side = side_of(UniLM(sentence_ends=range(10, 100), shares=(0, 0, 1, 0)), count=200)
-    place = ragged.index_within(side.lengths)
-    assert (side.attn_order == place).all() and (side.type_ids == 2).all()
-    masked = side.tokens == SPECIAL.mask
-    assert (side.loss_weights[masked] == 1).all() and (side.targets[masked] != SPECIAL.mask).all()
+def test_impossible_settings_are_refused():
+    with pytest.raises(ValueError, match="four, none below 0"):
+        UniLM(shares=(1, 0, 0))

@@ -36,7 +36,7 @@ class Decontaminate:
         return drop(batch, [self.reason(text) for text in column(batch, "text")])
 
     def reason(self, text: str) -> str | None:
-        words = word_hashes(words_of(text).encode("utf-8", "surrogatepass"))
+        words = word_hashes(words_of(text))
         best, where = 0, ""
         for path, size, known in index_of(tuple(self.paths), self.words, self.shortest):
             if len(words) < size:
@@ -54,7 +54,7 @@ def index_of(paths: tuple[str, ...], words: int, shortest: int) -> list[tuple[st
     found: dict[tuple[str, int], list[np.ndarray]] = {}
     for path in paths:
         for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines():
-            hashes = word_hashes(words_of(line).encode("utf-8", "surrogatepass"))
+            hashes = word_hashes(words_of(line))
             size = min(len(hashes), words)
             if size >= shortest:
                 found.setdefault((path, size), []).append(runs_of(hashes, size))

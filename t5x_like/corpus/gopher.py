@@ -12,9 +12,11 @@ import re
 import string
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from t5x_like.corpus.documents import column, drop
+from t5x_like.corpus.minhash import finish
 
 STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 PUNCTUATION = frozenset(string.punctuation + "–—‘’“”…•·«»、。，！？：；（）《》「」")
@@ -87,14 +89,42 @@ class GopherRepetition:
                 return f"repeated {name}"
             if characters / max(len(text), 1) > share_of_characters:
                 return f"characters of repeated {name}"
-        words = text.split()
-        for n, share in TOP_NGRAMS:
-            if top_ngram(words, n) / max(len(text), 1) > share:
+        return ngram_reason(text.split(), len(text))
+
+
+def ngram_reason(words: Sequence[str], characters: int) -> str | None:
+    """Counting runs of words costs most of all rules, so what they could count at most is looked at first."""
+    lengths = np.fromiter(map(len, words), np.int64, len(words))
+    numbers: dict[str, int] = {}
+    ids = np.fromiter((numbers.setdefault(word, len(numbers)) for word in words), np.uint64, len(words))
+    limits, grams = dict(TOP_NGRAMS + REPEATED_NGRAMS), ids
+    for n in range(2, 11):
+        if len(words) < n:
+            break
+        grams = finish(grams[:-1] * np.uint64(0xD6E8FEB86659FD93) + ids[n - 1 :] + np.uint64(1))
+        ordered = np.sort(grams)
+        same = ordered[1:] == ordered[:-1]
+        if not same.any():
+            break  # nor is any longer run repeated
+        most_allowed = limits[n] * characters
+        if n < 5:
+            most = int(np.diff(np.flatnonzero(np.append(~same, True)), prepend=-1).max())
+            longest = int(np.convolve(lengths, np.ones(n, np.int64), "valid").max()) + n - 1
+            if most * longest > most_allowed and top_ngram(words, n) > most_allowed:
                 return f"top {n}-gram"
-        for n, share in REPEATED_NGRAMS:
-            if repeated_ngrams(words, n) / max(len(text), 1) > share:
-                return f"repeated {n}-grams"
-        return None
+        elif covered_by(grams, lengths, n) > most_allowed and repeated_ngrams(words, n) > most_allowed:
+            return f"repeated {n}-grams"
+    return None
+
+
+def covered_by(grams: np.ndarray, lengths: np.ndarray, n: int) -> int:
+    """Characters of all words in runs of n that stood before already: no count of them is higher."""
+    order = np.argsort(grams, kind="stable")
+    again = np.sort(order[1:][grams[order[1:]] == grams[order[:-1]]])
+    edges = np.zeros(len(lengths) + 1, np.int64)
+    np.add.at(edges, again, 1)
+    np.add.at(edges, again + n, -1)
+    return int(lengths[np.cumsum(edges[:-1]) > 0].sum())
 
 
 def repeated(parts: Sequence[str]) -> tuple[int, int]:

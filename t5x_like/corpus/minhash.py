@@ -22,8 +22,12 @@ import pyarrow as pa
 from t5x_like.corpus import survivors
 from t5x_like.corpus.documents import column
 
-_NOT_WORDS = re.compile(r"[\W_]+")
+_NOT_WORDS = re.compile(r"\W+")
 _DIGITS = re.compile(r"\d")
+# Of the bytes of ASCII: letters stay, digits are 0, all else a space; those of longer characters stay.
+_ASCII = bytes(
+    byte if byte >= 128 or chr(byte).islower() else ord("0") if chr(byte).isdigit() else 32 for byte in range(256)
+)
 _B = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2**64
 _MOST_ALL_PAIRS = 50  # documents of one bucket that are all compared; of more, each with the first and with the next
 
@@ -91,36 +95,38 @@ class MinHash:
         return survivors.names_of(columns, gone), counts
 
 
-def words_of(text: str) -> str:
-    """The words that are compared, with one space between them."""
-    return _DIGITS.sub("0", _NOT_WORDS.sub(" ", text.lower())).strip()
+def words_of(text: str) -> bytes:
+    """The words that are compared, UTF-8 with one space or more between them."""
+    text = text.lower()
+    if not text.isascii():
+        text = _DIGITS.sub("0", _NOT_WORDS.sub(" ", text))
+    return text.encode("utf-8", "surrogatepass").translate(_ASCII)
 
 
 def shingles(text: str, ngram: int) -> np.ndarray:
     """The set of hashes of `ngram` words in a row, sorted uint32; empty for a text without words."""
-    words = word_hashes(words_of(text).encode("utf-8", "surrogatepass"))
+    words = word_hashes(words_of(text))
     if not len(words):
         return np.zeros(0, np.uint32)
     count = max(len(words) - ngram + 1, 1)
     value = np.zeros(count, np.uint64)
     for i in range(min(ngram, len(words))):
         value = value * np.uint64(0xD6E8FEB86659FD93) + words[i : i + count]
-    return np.unique((finish(value) >> np.uint64(32)).astype(np.uint32))
+    hashes = np.sort((finish(value) >> np.uint64(32)).astype(np.uint32))
+    return hashes[np.append(True, hashes[1:] != hashes[:-1])]
 
 
 def word_hashes(text: bytes) -> np.ndarray:
-    """uint64 for each word of a text whose words have one space between them: sum of (byte + 1) * B**place, mixed."""
+    """uint64 for each word of a text with spaces between its words: sum of (byte + 1) * B**place, mixed."""
     codes = np.frombuffer(text, np.uint8)
-    if not len(codes):
+    edges = np.flatnonzero(np.diff(codes != 32, prepend=False, append=False))
+    starts, ends = edges[::2], edges[1::2]
+    if not len(starts):
         return np.zeros(0, np.uint64)
     power, inverse = _powers(1 << max(len(codes) - 1, 1).bit_length())
-    is_space = codes == 32
-    terms = (codes.astype(np.uint64) + np.uint64(1)) * power[: len(codes)]
-    sums = np.cumsum(terms)
-    ends = np.append(np.flatnonzero(is_space), len(codes))
-    starts = np.append(0, ends[:-1] + 1)
-    before = np.where(starts > 0, sums[np.maximum(starts, 1) - 1], np.uint64(0))
-    return finish((sums[ends - 1] - before) * inverse[starts])
+    sums = np.zeros(len(codes) + 1, np.uint64)
+    np.cumsum((codes.astype(np.uint64) + np.uint64(1)) * power[: len(codes)], out=sums[1:])
+    return finish((sums[ends] - sums[starts]) * inverse[starts])
 
 
 def finish(value: np.ndarray) -> np.ndarray:
@@ -138,7 +144,7 @@ def mixed(rows: np.ndarray) -> np.ndarray:
     return value
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=32)
 def _powers(length: int) -> tuple[np.ndarray, np.ndarray]:
     """B**0 ... B**(length - 1) and their inverses, modulo 2**64."""
     inverse = np.uint64(pow(int(_B), -1, 1 << 64))

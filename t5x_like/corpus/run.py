@@ -4,9 +4,9 @@ A recipe is a list of steps. Most look at one document; a step with `keys` and `
 them, so it ends a stage: every file is read through the steps before it and written with its keys, then one process
 chooses, by number, who is dropped, and the next stage goes on from there.
 
-Batches are cut every BATCH documents of a file, whatever the workers. What a stage finished of a file lies in two
-files, renamed to their names when whole, so that a kill costs one file at most; the folder belongs to one recipe over
-one state of the input.
+Files of one source, in their order, are put together into parts of PART_BYTES or one file, and batches are cut every
+BATCH documents of a part, whatever the workers. What a stage finished of a part lies in two files, renamed to their
+names when whole, so that a kill costs one part a worker; the folder belongs to one recipe over one state of the input.
 """
 
 import collections
@@ -27,6 +27,7 @@ from t5x_like.corpus.documents import SCHEMA, batch_of, column, drop, split_kept
 from t5x_like.corpus.sources import Source
 
 BATCH = 512
+PART_BYTES = 64 * 2**20
 EXAMPLES_PER_REASON = 3
 
 
@@ -50,13 +51,13 @@ def stages_of(steps: Sequence[Any]) -> list[Stage]:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One file in one stage. `source` reads it in stage 0; later stages read what the stage before wrote."""
+    """One part in one stage. `source` reads its files in stage 0; later stages read what the stage before wrote."""
 
     stage: Stage
     number: int
-    file: int
+    file: int  # number of the part
     source: Source
-    path: str
+    paths: tuple[str, ...]
     folder: str
 
     def output(self, number: int | None = None) -> pathlib.Path:
@@ -114,28 +115,28 @@ def input_batches(job: Job, counts: collections.Counter) -> Iterator[pa.RecordBa
     if job.number:
         yield from carried_over(job, counts)
         return
-    records, row, path = [], 0, pathlib.Path(job.path)
-    items = job.source.records(path, counts)
-    while True:
-        try:
-            item = next(items)
-        except StopIteration:
-            break
-        except (ValueError, OSError, EOFError) as error:  # a damaged file: what came before the damage is used
-            counts[f"unreadable: {path.name}: {str(error).splitlines()[0][:200]}"] += 1
-            break
-        row += 1
+    records = []
+    for row, item in enumerate(items_of(job, counts)):
         if isinstance(item, str):
             counts[f"reading: {item}"] += 1
             continue
         counts["read"] += 1
         counts["read characters"] += len(item["text"])
-        records.append({"file": job.file, "row": row - 1, **item})
+        records.append({"file": job.file, "row": row, **item})
         if len(records) == BATCH:
             yield batch_of(records)
             records = []
     if records:
         yield batch_of(records)
+
+
+def items_of(job: Job, counts: collections.Counter) -> Iterator[dict | str]:
+    """Of all files of the part; of a damaged one what comes before the damage."""
+    for path in map(pathlib.Path, job.paths):
+        try:
+            yield from job.source.records(path, counts)
+        except (ValueError, OSError, EOFError) as error:
+            counts[f"unreadable: {path.name}: {str(error).splitlines()[0][:200]}"] += 1
 
 
 def carried_over(job: Job, counts: collections.Counter) -> Iterator[pa.RecordBatch]:
@@ -179,15 +180,15 @@ def run_all(
     *,
     workers: int,
     progress: Callable[[int, int, int, int], None],
-) -> tuple[collections.Counter, dict, list[pathlib.Path], list[tuple[Source, pathlib.Path]]]:
-    """(counts, examples of what was dropped, the Arrow files of the survivors, their sources and input files)."""
-    files = [(source, path) for source in sources for path in source.reader.files()]
+) -> tuple[collections.Counter, dict, list[pathlib.Path], list[tuple[Source, tuple[str, ...]]]]:
+    """(counts, examples of what was dropped, the Arrow files of the survivors, the sources and files of the parts)."""
+    parts = [part for source in sources for part in parts_of(source)]
     stages, totals, examples = stages_of(steps), collections.Counter(), {}
     context = multiprocessing.get_context("spawn")
     executor = concurrent.futures.ProcessPoolExecutor(workers, context) if workers > 1 else None
     with executor or contextlib.nullcontext():
         for number, stage in enumerate(stages):
-            jobs = [Job(stage, number, i, source, str(path), str(folder)) for i, (source, path) in enumerate(files)]
+            jobs = [Job(stage, number, i, source, paths, str(folder)) for i, (source, paths) in enumerate(parts)]
             reports = executor.map(run_stage, jobs) if executor else map(run_stage, jobs)
             for done, report in enumerate(reports):
                 totals.update(report["counts"])
@@ -196,7 +197,20 @@ def run_all(
                 progress(number, len(stages), done + 1, len(jobs))
             if stage.last is not None:
                 totals.update({f"{type(stage.last).__name__}: {k}": n for k, n in choose(stage, jobs).items()})
-    return totals, examples, [job.output() for job in jobs], files
+    return totals, examples, [job.output() for job in jobs], parts
+
+
+def parts_of(source: Source) -> list[tuple[Source, tuple[str, ...]]]:
+    """The files of a source, in groups of about PART_BYTES that follow from their order and sizes alone."""
+    parts, paths, size = [], [], 0
+    for path in source.reader.files():
+        bytes_here = path.stat().st_size
+        if paths and size + bytes_here > PART_BYTES:
+            parts.append((source, tuple(paths)))
+            paths, size = [], 0
+        paths.append(str(path))
+        size += bytes_here
+    return [*parts, (source, tuple(paths))] if paths else parts
 
 
 def write_arrow(table: pa.Table, path: pathlib.Path) -> None:

@@ -36,4 +36,4 @@ class Source:
                 yield item
                 continue
             told = {name: value for name, value in item.items() if name in TEXT_COLUMNS and value}
-            yield {**known, "path": path.name, "quality": self.rank, **told}
+            yield {**known, "path": path.name, "quality": self.rank, **told} if "text" in told else "empty"

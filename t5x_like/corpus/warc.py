@@ -1,11 +1,12 @@
 """Readers of web pages: WARC and WET files of Common Crawl, and HTML files. Text is extracted by resiliparse.
 
 Damage in the middle of a file ends that file, and what came before it is used; a page whose size is above
-`max_document_bytes`, before or after it is unpacked, is dropped as "too_long".
+`max_document_bytes` is dropped as "too_long", one whose elements are nested by thousands as "empty".
 """
 
 import dataclasses
 import pathlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -16,6 +17,11 @@ from resiliparse.parse.encoding import detect_encoding
 from t5x_like.tasks.files import expand
 from t5x_like.tasks.readers import MAX_DOCUMENT_BYTES
 
+MAX_DEPTH = 2000
+# Tags that open or close an element which others may be in; a page may leave <p> and <li> open, so they say nothing.
+_TAG = re.compile(
+    r"<(/?)(?:div|span|table|tr|td|ul|ol|section|article|blockquote|b|i|em|font|center|a)\b", re.IGNORECASE
+)
 _HTML = ("text/html", "application/xhtml+xml")
 
 
@@ -88,6 +94,17 @@ def records(path: pathlib.Path, kind: WarcRecordType) -> Iterator:
         yield from ArchiveIterator(file, record_types=kind, parse_http=True)
 
 
+def too_deep(page: str) -> bool:
+    """Elements in elements in ...: extraction takes the square of their number, and no page is written like that."""
+    if page.count("<") < MAX_DEPTH:
+        return False
+    depth = deepest = 0
+    for match in _TAG.finditer(page):
+        depth = max(depth + (1 if match[1] == "" else -1), 0)
+        deepest = max(deepest, depth)
+    return deepest > MAX_DEPTH
+
+
 def headers_of(record) -> dict[str, str]:
     date = record.record_date
     return {"url": record.headers.get("WARC-Target-URI", ""), "date": date.isoformat() if date else ""}
@@ -99,4 +116,6 @@ def html_text(body: bytes, charset: str | None, main_content: bool) -> str:
         page = body.decode(charset or detect_encoding(body), errors="replace")
     except LookupError:  # a charset that nobody knows
         page = body.decode("utf-8", errors="replace")
+    if too_deep(page):
+        return ""
     return extract_plain_text(page, main_content=main_content, alt_texts=False, links=False, form_fields=False)

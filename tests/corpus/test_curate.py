@@ -19,6 +19,13 @@ from t5x_like.corpus.sources import Source
 from t5x_like.tasks.readers import JsonLines
 from tests.commands.command_line import succeed, t5x_like
 
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Each file a part, as large ones are."""
+    monkeypatch.setattr(run, "PART_BYTES", 1)
+
+
 STEPS = (RepairText(), Whitespace(), C4(), ExactDuplicates(), MinHash())
 
 

@@ -1,6 +1,7 @@
 """Every step that judges one document: what the rules say, and that it sees nothing but the document."""
 
 import pathlib
+import random
 
 import pyarrow as pa
 import pytest
@@ -10,7 +11,15 @@ from t5x_like.corpus.cleaning import Language, NormalizeUrl, RepairText, Whitesp
 from t5x_like.corpus.decontamination import Decontaminate
 from t5x_like.corpus.documents import SCHEMA, batch_of, column
 from t5x_like.corpus.fineweb import FineWeb
-from t5x_like.corpus.gopher import GopherQuality, GopherRepetition, repeated_ngrams, top_ngram
+from t5x_like.corpus.gopher import (
+    REPEATED_NGRAMS,
+    TOP_NGRAMS,
+    GopherQuality,
+    GopherRepetition,
+    ngram_reason,
+    repeated_ngrams,
+    top_ngram,
+)
 from t5x_like.corpus.personal_data import FINDERS, PersonalData, chinese_check, find, luhn
 from t5x_like.corpus.word_lists import WordList
 
@@ -124,6 +133,22 @@ def test_gopher_repetition_counts_later_copies_and_each_character_once():
     words = " ".join(f"n{i}" for i in range(40))
     assert GopherRepetition().reason(" ".join([words, "over and out"] * 5)).startswith(("top", "repeated"))
     assert GopherRepetition().reason(" ".join(["to be"] * 30)) == "top 2-gram"
+
+
+def test_gopher_repetition_by_bounds_is_that_by_counting():
+    rng = random.Random(0)
+    for _ in range(300):
+        size = rng.choice([2, 5, 20, 200])
+        words = [
+            rng.choice("abcdefghijklmnopqrstuvwxyz"[: rng.choice([2, 5, 26])]) * rng.choice([1, 3]) for _ in range(size)
+        ]
+        words = words * rng.choice([1, 1, 2, 4]) + [f"x{i}" for i in range(rng.choice([0, 50, 400]))]
+        characters = len(" ".join(words))
+        expected = next((f"top {n}-gram" for n, s in TOP_NGRAMS if top_ngram(words, n) > s * characters), None)
+        expected = expected or next(
+            (f"repeated {n}-grams" for n, s in REPEATED_NGRAMS if repeated_ngrams(words, n) > s * characters), None
+        )
+        assert ngram_reason(words, characters) == expected
 
 
 def test_fineweb_looks_at_lines():

@@ -6,7 +6,7 @@ python corpus_datatrove.py filters|minhash INPUT.jsonl OUTPUT
 import gzip
 import json
 import pathlib
-import resource
+import re
 import sys
 
 from datatrove.executor import LocalPipelineExecutor
@@ -49,7 +49,8 @@ def main() -> None:
     (only / path.name).symlink_to(path)
     {"filters": filters, "minhash": minhash}[job](str(only), out)
     kept = sum(gzip.decompress(file.read_bytes()).count(b"\n") for file in (out / "kept").glob("*.gz"))
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    status = pathlib.Path("/proc/self/status").read_text()
+    peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
     print(json.dumps({"kept": kept, "peak": peak}))
 
 

@@ -59,6 +59,7 @@ HOMES = {
     "py3langid": ["corpus/cleaning.py"],
     "fastwarc": ["corpus/warc.py"],
     "resiliparse": ["corpus/warc.py"],
+    "rjieba": ["vocabularies/train.py"],
     "xxhash": ["corpus/exact_duplicates.py"],
     "grain": ["data/"],
     "array_record": ["data/"],

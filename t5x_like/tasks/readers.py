@@ -231,8 +231,9 @@ def reader_for(path: str, *, field: str = "text") -> Reader:
 
 def _reader_for_folder(folder: pathlib.Path, field: str) -> Reader:
     suffixes = collections.Counter(path.suffix for path in folder.rglob("*") if path.is_file())
-    if suffixes[".jsonl"]:
-        return JsonLines([f"{folder}/**/*.jsonl"], fields=(field,))
+    jsonl = [f"{folder}/**/*.jsonl{end}" for end in ("", ".gz", ".zst") if any(folder.rglob(f"*.jsonl{end}"))]
+    if jsonl:
+        return JsonLines(jsonl, fields=(field,))
     if suffixes[".parquet"]:
         return Parquet([f"{folder}/**/*.parquet"], fields=(field,))
     if suffixes[".py"]:

@@ -237,6 +237,25 @@ def test_a_tokenizer_is_trained_and_looked_at(corpus, tmp_path):
         assert "100 sentinels" in shown and "tokens" in shown and "round trip exact" in shown
 
 
+def test_a_tokenizer_is_balanced_over_languages_and_its_report_tells_them_apart(tmp_path):
+    rows = [{"text": f"the cat sat on mat {k} and looked", "language": "en"} for k in range(200)]
+    rows += [{"text": f"猫坐在垫子上看着我们 {k}", "language": "zh"} for k in range(20)]
+    lines = tmp_path / "texts.jsonl"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    output = tmp_path / "a.model"
+    arguments = ["--corpus", lines, "--output", output, "--vocab_size=330", "--kind=bpe", "--by=language"]
+    told = succeed("tokenizer", "train", *arguments, "--chinese_words", "--split_digits", "--max_characters=1200")
+    assert "zh: 2" in told.err and "en: 6" in told.err  # both in what is used of them
+    shown = succeed("tokenizer", "report", output, "--corpus", lines, "--by=language").out
+    assert "100.0%" in shown and "tokens / word" in shown
+    assert [line.split()[1] for line in shown.splitlines() if "200" in line and " en " in line] == ["en"]
+    wordpiece = ["--corpus", lines, "--output", tmp_path / "b.json", "--vocab_size=120", "--kind=wordpiece"]
+    succeed("tokenizer", "train", *wordpiece)
+    assert "cat" in succeed("tokenizer", "inspect", tmp_path / "b.json", "--text", "the cat").out
+    wrong = t5x_like("tokenizer", "train", *arguments[:-2], "--kind=wordpiece")
+    assert wrong.code == 2 and "a .json file holds" in wrong.err
+
+
 def test_tasks_are_listed_shown_made_and_checked(corpus, tmp_path):
     lines = tmp_path / "some.jsonl"
     lines.write_text(

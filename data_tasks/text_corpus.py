@@ -32,10 +32,10 @@ def register(
     """Registers the tasks over `path`: a folder of code or text, a text file, .jsonl(.gz, .zst) or .parquet.
 
     tokenizer           a .model (SentencePiece) or .json (`tokenizers`) file, or None for bytes
-    held_out_fraction   for validation: whole files if there are several, else documents, else the end of the one text
+    held_out_fraction   for validation: documents of .jsonl and .parquet, else whole files, or the ends of a few texts
     """
     reader = readers.reader_for(path, field=field)
-    rule = _rule(reader, held_out_fraction)
+    rule = rule_for(reader, held_out_fraction)
     register_reader(name=name, reader=reader, tokenizer=tokenizer, hold_out=rule, field=field, extra_ids=extra_ids)
 
 
@@ -99,7 +99,8 @@ def write_task_file(
     return file
 
 
-def _rule(reader: readers.Reader, fraction: float) -> held_out.Rule:
-    if len(reader.files()) > 1:
-        return held_out.ByFile(fraction)
-    return held_out.Tail(fraction) if isinstance(reader, readers.TextFiles) else held_out.ByDocument(fraction)
+def rule_for(reader: readers.Reader, fraction: float) -> held_out.Rule:
+    """Shards hold documents of all kinds; of a few texts to hold out one would be a far larger share than was asked."""
+    if isinstance(reader, readers.JsonLines | readers.Parquet):
+        return held_out.ByDocument(fraction)
+    return held_out.ByFile(fraction) if len(reader.files()) * fraction >= 1 else held_out.Tail(fraction)

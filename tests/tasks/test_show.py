@@ -8,7 +8,7 @@ seqio = pytest.importorskip("seqio", reason="the `tasks` extra (SeqIO and Tensor
 pytestmark = pytest.mark.tasks
 
 from data_tasks import instructions, shakespeare_char, text_corpus  # noqa: E402
-from t5x_like.tasks import registry  # noqa: E402
+from t5x_like.tasks import held_out, readers, registry  # noqa: E402
 from t5x_like.tasks.check import check  # noqa: E402
 from t5x_like.tasks.new import new  # noqa: E402
 from t5x_like.tasks.prepare import prepare  # noqa: E402
@@ -111,3 +111,19 @@ def test_mistakes_in_task_files_are_one_sentence(tmp_path):
         registry.import_modules([tmp_path / "brokn.py"])
     with pytest.raises(ValueError, match="no module 'no_such_module'"):
         registry.import_modules(["no_such_module"])
+
+
+def test_a_corpus_holds_out_about_the_share_that_was_asked_for_whatever_its_files(tmp_path):
+    shards = [tmp_path / f"{k}.jsonl" for k in range(2)]
+    for path in shards:
+        path.write_text('{"text": "one"}\n')
+    books = [tmp_path / f"{k}.txt" for k in range(3)]
+    many = [tmp_path / f"many{k}.txt" for k in range(40)]
+    for path in books + many:
+        path.write_text("text")
+    rules = [
+        text_corpus.rule_for(readers.JsonLines([str(path) for path in shards]), 0.05),
+        text_corpus.rule_for(readers.TextFiles([str(path) for path in books]), 0.05),
+        text_corpus.rule_for(readers.TextFiles([str(path) for path in many]), 0.05),
+    ]
+    assert rules == [held_out.ByDocument(0.05), held_out.Tail(0.05), held_out.ByFile(0.05)]

@@ -10,6 +10,7 @@ of a query and a key and layer; `full` counts all pairs of a row, `causal` half 
 
 import argparse
 import functools
+import itertools
 import pathlib
 import statistics
 import sys
@@ -45,6 +46,8 @@ from t5x_like.models.layers import GatedMlp
 from t5x_like.models.parameters import split
 from t5x_like.models.rotary import Rotary
 from t5x_like.optimizers.clipping import clipped
+from t5x_like.optimizers.loss_scaling import loss_scaled
+from t5x_like.optimizers.muon import muon
 from t5x_like.optimizers.param_groups import AllExcept
 from t5x_like.train.state import TrainState
 from t5x_like.train.step import make_train_step
@@ -158,12 +161,24 @@ def operations(work: Workload, shapes: dict, rows: int) -> tuple[float, float]:
     return rows * (total + pairs), rows * (total + pairs / (2 if work.is_causal else 1))
 
 
-def measure(model: str, kernel: str, policy: str, rows: int, steps: int, chunk_size: int) -> list[str]:
+adamw = optax.adamw(3e-4, b2=0.95, weight_decay=0.1, mask=AllExcept())
+# Name: (optimizer, dtype of the computation)
+OPTIMIZERS = {
+    "adamw": (clipped(adamw), "bfloat16"),
+    "muon": (clipped(muon(3e-4, weight_decay=0.1)), "bfloat16"),
+    "adamw_fp16": (loss_scaled(clipped(adamw)), "float16"),
+    "sgd": (clipped(optax.sgd(3e-4)), "bfloat16"),
+}
+
+
+def measure(
+    model: str, kernel: str, policy: str, rows: int, steps: int, chunk_size: int, optimizer: str, layer_loop: str
+) -> list[str]:
     work = MODELS[model](KERNELS[kernel], REMATS[policy])
-    optimizer = clipped(optax.adamw(3e-4, b2=0.95, weight_decay=0.1, mask=AllExcept()))
+    optimizer, dtype = OPTIMIZERS[optimizer]
 
     def make(key):
-        return work.make(rngs=nnx.Rngs(params=key))
+        return work.make(rngs=nnx.Rngs(params=key), dtype=dtype, layer_loop=layer_loop)
 
     graphdef, shapes, _ = split(nnx.eval_shape(lambda: make(jax.random.key(0))))
     step = make_train_step(graphdef, ChunkedCrossEntropy(chunk_size=chunk_size), optimizer, num_microbatches=1)
@@ -208,24 +223,27 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[8])
     parser.add_argument("--kernels", choices=KERNELS, nargs="+", default=["auto"])
     parser.add_argument("--remats", choices=REMATS, nargs="+", default=list(REMATS))
+    parser.add_argument("--optimizers", choices=OPTIMIZERS, nargs="+", default=["adamw"])
+    parser.add_argument("--layer_loop", choices=["scanned", "unrolled"], default="scanned")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--chunk_size", type=int, default=512, help="places of each row whose logits exist at a time")
     parser.add_argument("--output", help="file to which the table is appended")
     options = parser.parse_args()
     lines = []
-    for rows in options.rows:
-        for kernel in options.kernels:
-            for policy in options.remats:
-                try:
-                    figures = measure(options.model, kernel, policy, rows, options.steps, options.chunk_size)
-                except (jax.errors.JaxRuntimeError, ValueError) as error:
-                    figures = [str(error).splitlines()[0][:80], *[""] * 6]
-                lines.append([str(rows), kernel, policy, *figures])
-                print(*lines[-1], file=sys.stderr, flush=True)
+    for case in itertools.product(options.rows, options.kernels, options.remats, options.optimizers):
+        rows, kernel, policy, optimizer = case
+        sizes = rows, options.steps, options.chunk_size, optimizer, options.layer_loop
+        try:
+            figures = measure(options.model, kernel, policy, *sizes)
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            figures = [str(error).splitlines()[0][:80], *[""] * 6]
+        lines.append([*map(str, case), *figures])
+        print(*lines[-1], file=sys.stderr, flush=True)
     header = [
         "rows",
         "kernel",
         "kept",
+        "optimizer",
         "ms / step",
         "tokens / s",
         "MFU causal",

@@ -24,12 +24,13 @@ import numpy as np
 from benchmarks import record
 from t5x_like.corpus.c4 import C4
 from t5x_like.corpus.cleaning import RepairText, Whitespace
+from t5x_like.corpus.components import candidates
 from t5x_like.corpus.curate import curate
 from t5x_like.corpus.documents import batch_of
 from t5x_like.corpus.exact_duplicates import ExactDuplicates
 from t5x_like.corpus.fineweb import FineWeb
 from t5x_like.corpus.gopher import GopherQuality, GopherRepetition
-from t5x_like.corpus.minhash import MinHash, candidates, shingles
+from t5x_like.corpus.minhash import MinHash, shingles
 from t5x_like.corpus.sources import Source
 from t5x_like.tasks.readers import JsonLines
 
@@ -82,7 +83,7 @@ def recall_rows(texts: list[str], pairs: list[tuple[int, int]]) -> list[list[str
     finder = MinHash()
     keys = finder.keys(batch_of([{"text": text, "file": 0, "row": i} for i, text in enumerate(texts)]))
     bands = keys.column("bands").combine_chunks().values.to_numpy().reshape(-1, finder.bands)
-    found = set(zip(*(side.tolist() for side in candidates(bands)), strict=True))
+    found = {tuple(pair) for pairs in candidates(bands) for pair in pairs.tolist()}
     similarity, hit = [], []
     for i, j in pairs:
         a, b = shingles(texts[i], finder.ngram), shingles(texts[j], finder.ngram)

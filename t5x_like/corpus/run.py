@@ -1,8 +1,8 @@
 """A recipe over files: in processes, a stage at a time, with the same survivors however many there are.
 
-A recipe is a list of steps. Most look at one document; a step with `keys` and `choose` (duplicates) looks at all of
-them, so it ends a stage: every file is read through the steps before it and written with its keys, then one process
-chooses, by number, who is dropped, and the next stage goes on from there.
+A recipe is a list of steps. Most look at one document; a step with `keys`, `choose` and `take_away` (duplicates) looks
+at all of them, so it ends a stage: every file is read through the steps before it and written with its keys, then one
+process chooses, by number, what goes (documents, or places in them), and the next stage begins by taking that away.
 
 Files of one source, in their order, are put together into parts of PART_BYTES or one file, and batches are cut every
 BATCH documents of a part, whatever the workers. What a stage finished of a part lies in two files, renamed to their
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from t5x_like.corpus.documents import SCHEMA, batch_of, column, drop, split_kept
+from t5x_like.corpus.documents import SCHEMA, batch_of, column, split_kept
 from t5x_like.corpus.sources import Source
 
 BATCH = 512
@@ -32,21 +32,25 @@ EXAMPLES_PER_REASON = 3
 
 
 class Stage(NamedTuple):
-    """Steps of single documents, and the step that ends the stage, or None for the last one."""
+    """Steps of single documents, and the step that ends the stage, or None for the last one.
 
+    before   the step that ended the stage before, or None for the first one
+    """
+
+    before: Any
     steps: tuple[Any, ...]
     last: Any
 
 
 def stages_of(steps: Sequence[Any]) -> list[Stage]:
-    stages, own = [], []
+    stages, own, before = [], [], None
     for step in steps:
         if hasattr(step, "choose"):
-            stages.append(Stage(tuple(own), step))
-            own = []
+            stages.append(Stage(before, tuple(own), step))
+            own, before = [], step
         else:
             own.append(step)
-    return [*stages, Stage(tuple(own), None)]
+    return [*stages, Stage(before, tuple(own), None)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +83,7 @@ def run_stage(job: Job) -> dict:
     counts, examples = collections.Counter(), collections.defaultdict(list)
     keys, temporary = [], job.output().with_suffix(".tmp")
     with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as out:
-        for batch in input_batches(job, counts):
+        for batch in input_batches(job, counts, examples):
             kept = through(batch, job.stage.steps, counts, examples)
             if len(kept):
                 out.write_batch(kept)
@@ -111,9 +115,9 @@ def count(dropped: pa.RecordBatch, step: str, counts: collections.Counter, examp
             examples[name].append(text[:200])
 
 
-def input_batches(job: Job, counts: collections.Counter) -> Iterator[pa.RecordBatch]:
+def input_batches(job: Job, counts: collections.Counter, examples) -> Iterator[pa.RecordBatch]:
     if job.number:
-        yield from carried_over(job, counts)
+        yield from carried_over(job, counts, examples)
         return
     records = []
     for row, item in enumerate(items_of(job, counts)):
@@ -139,17 +143,20 @@ def items_of(job: Job, counts: collections.Counter) -> Iterator[dict | str]:
             counts[f"unreadable: {path.name}: {str(error).splitlines()[0][:200]}"] += 1
 
 
-def carried_over(job: Job, counts: collections.Counter) -> Iterator[pa.RecordBatch]:
+def carried_over(job: Job, counts: collections.Counter, examples) -> Iterator[pa.RecordBatch]:
     """What the stage before kept, less what its last step chose."""
     chosen = np.load(chosen_path(job.folder, job.number - 1), mmap_mode="r")
     begin, end = np.searchsorted(chosen["file"], [job.file, job.file + 1])
-    rows = chosen["row"][begin:end]
+    chosen = chosen[begin:end]
     with pa.memory_map(str(job.output(job.number - 1))) as file:
         reader = pa.ipc.open_file(file)
         for i in range(reader.num_record_batches):
             batch = reader.get_batch(i)
-            gone = np.isin(batch.column(1).to_numpy(), rows)
-            yield split_kept(drop(batch, ["gone" if one else None for one in gone.tolist()]))[0]
+            first, last = batch.column(1)[0].as_py(), batch.column(1)[len(batch) - 1].as_py()
+            begin, end = np.searchsorted(chosen["row"], [first, last + 1])
+            kept, dropped = split_kept(job.stage.before.take_away(batch, chosen[begin:end]))
+            count(dropped, type(job.stage.before).__name__, counts, examples)
+            yield kept
 
 
 def chosen_path(folder: str | pathlib.Path, number: int) -> pathlib.Path:
@@ -157,7 +164,7 @@ def chosen_path(folder: str | pathlib.Path, number: int) -> pathlib.Path:
 
 
 def choose(stage: Stage, jobs: Sequence[Job]) -> dict:
-    """Runs the last step of a stage over the keys of all files; writes who is dropped, as sorted (file, row)."""
+    """Runs the last step of a stage over the keys of all files; writes what goes, sorted by (file, row)."""
     path = chosen_path(jobs[0].folder, jobs[0].number)
     report = path.with_suffix(".json")
     if report.exists():

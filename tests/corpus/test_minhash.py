@@ -4,9 +4,12 @@ import random
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
+from t5x_like.corpus.components import candidates, components
 from t5x_like.corpus.documents import batch_of
-from t5x_like.corpus.minhash import MinHash, candidates, components, shingles, word_hashes, words_of
+from t5x_like.corpus.exact_duplicates import ExactDuplicates
+from t5x_like.corpus.minhash import MinHash, shingles, word_hashes, words_of
 
 
 def word(rng: random.Random) -> str:
@@ -43,7 +46,7 @@ def test_a_word_has_one_hash_wherever_it_stands():
 def test_what_is_compared_are_words_without_case_punctuation_and_digits():
     assert words_of("It's 42 -- and_so, ÉTÉ!").decode().split() == ["it", "s", "00", "and", "so", "été"]
     assert words_of("It's 42 -- AND_so!").split() == [b"it", b"s", b"00", b"and", b"so"]
-    assert words_of("١٢ 一二").decode().split() == ["00", "一二"]
+    assert words_of("١٢ 一二, ที่นี่").decode().split() == ["00", "一", "二", "ท", "น"]
 
 
 def test_the_share_of_equal_minima_is_the_jaccard_similarity():
@@ -83,7 +86,7 @@ def test_of_a_cluster_the_longest_stays_and_what_is_not_alike_stays_too():
     texts = [" ".join(t) for t in (base, changed, longer, text(rng, 300), text(rng, 300))] + ["", "", "!"]
     finder = MinHash()
     gone, counts = finder.choose(table_of(finder, texts))
-    assert gone["row"].tolist() == [0, 1] and counts["near duplicate"] == 2
+    assert gone["row"].tolist() == [0, 1] and counts["pairs alike"] == 3
     gone, _ = MinHash(keep="earliest").choose(table_of(finder, texts))
     assert gone["row"].tolist() == [1, 2]
 
@@ -102,11 +105,36 @@ def test_documents_in_another_order_give_the_same_survivors():
     assert sorted(one.tolist()) == sorted(other.tolist()) and len(one) == 30
 
 
-def test_candidates_and_components():
-    bands = np.array([[1, 9], [1, 8], [2, 8], [3, 7], [1, 6]], np.uint64)
-    left, right = candidates(bands)
-    assert list(zip(left.tolist(), right.tolist(), strict=True)) == [(0, 1), (0, 4), (1, 2), (1, 4)]
-    assert components(5, left, right).tolist() == [0, 0, 0, 3, 0]
-    chain = np.arange(999)
-    assert (components(1000, chain, chain + 1) == 0).all()
-    assert components(3, chain[:0], chain[:0]).tolist() == [0, 1, 2]
+def test_candidates_come_once_and_components_are_named_by_their_first():
+    bands = np.array([[1, 9], [1, 8], [2, 8], [3, 7], [1, 8]], np.uint64)
+    pairs = np.concatenate(list(candidates(bands)))
+    assert sorted(map(tuple, pairs.tolist())) == [(0, 1), (0, 4), (1, 2), (1, 4), (2, 4)]
+    assert components(5, lambda: iter([pairs])).tolist() == [0, 0, 0, 3, 0]
+    chain = np.stack([np.arange(999), np.arange(1, 1000)], axis=1)
+    for blocks in ([chain], [chain[::-1]], np.array_split(chain[np.random.default_rng(0).permutation(999)], 7)):
+        assert (components(1000, lambda blocks=blocks: iter(blocks)) == 0).all()
+    assert components(3, lambda: iter([])).tolist() == [0, 1, 2]
+
+
+def test_a_large_bucket_gives_enough_pairs_to_connect_it():
+    pairs = np.concatenate(list(candidates(np.zeros((200, 1), np.uint64))))
+    assert len(pairs) < 400 and (components(200, lambda: iter([pairs])) == 0).all()
+
+
+def test_a_new_dump_loses_what_an_earlier_one_had_and_its_index_holds_both(tmp_path):
+    rng = random.Random(3)
+    bases = [text(rng, 100) for _ in range(8)]
+    first = [" ".join(base) for base in bases[:5]]
+    second = [" ".join([*base[:50], word(rng), *base[51:]]) + " end" for base in bases[3:]]
+    for step in (MinHash, ExactDuplicates):
+        one, two, three = (str(tmp_path / f"{step.__name__}{i}") for i in range(3))
+        step(index=one).choose(table_of(step(), first))
+        again = step(earlier=[one], index=two)
+        gone, _ = again.choose(table_of(again, [*second, first[0]]))
+        assert gone["row"].tolist() == ([0, 1, 5] if step is MinHash else [5])
+        last = step(earlier=[two], index=three)
+        assert len(last.choose(table_of(last, [*first, *second]))[0]) == 10
+    with pytest.raises(FileNotFoundError, match="no such index"):
+        MinHash(earlier=["nowhere"])
+    with pytest.raises(ValueError, match="another kind of step"):
+        MinHash(earlier=[one]).choose(table_of(MinHash(), first))

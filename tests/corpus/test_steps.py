@@ -248,8 +248,8 @@ def test_runs_of_an_evaluation_set_are_found_whatever_their_case_and_punctuation
     asked = "which of these eight cats sat on the very old red mat by the door last night"
     (tmp_path / "eval.txt").write_text(asked + "\nnine words are enough to be asked for here\nfive words are too few\n")
     step = Decontaminate(paths=[str(tmp_path / "eval.txt")])
-    assert step.reason(GOOD + " " + asked.upper().replace(" ", ", ")) == "eval.txt: 17 words"
-    assert step.reason("Well: nine words are enough to be asked for here!") == "eval.txt: 9 words"
-    assert step.reason(" ".join(asked.split()[:12])) is None
-    assert step.reason("five words are too few") is None
-    assert step.reason(GOOD) is None
+    assert step.longest_hit(GOOD + " " + asked.upper().replace(" ", ", "))[1:] == (1, 17)
+    assert reason(step, GOOD + " " + asked) == "eval.txt line 1"
+    assert step.longest_hit("Well: nine words are enough to be asked for here!")[1:] == (2, 9)
+    for clean in (" ".join(asked.split()[:12]), "five words are too few", GOOD):
+        assert step.longest_hit(clean) is None

@@ -1,0 +1,126 @@
+"""Clusters of documents from pairs that are alike, in memory that does not grow with the number of pairs.
+
+  candidates  the keys of one band after the other are sorted; equal ones give pairs, a block of them at a time
+  checked     a pair is kept if the step says that it is a true one, and written to a file
+  components  union-find over the file, a block at a time, until nothing changes; what stays in memory is one number
+              a document
+
+Every pass takes the smaller of two roots, so that a cluster is named by its first document whatever the order of pairs.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+_MOST_ALL_PAIRS = 50  # documents of one bucket that are all compared; of more, each with the first and with the next
+BLOCK = 1 << 18  # pairs that are in memory at once
+
+
+def clusters(
+    count: int, pairs: Iterator[np.ndarray], is_alike: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, int, int]:
+    """(the first document of each one's cluster [count], pairs looked at, pairs alike); pairs int64 [n, 2]."""
+    looked_at = alike = 0
+    with tempfile.TemporaryFile() as file:
+        for block in pairs:
+            true_ones = block[is_alike(block)] if len(block) else block
+            looked_at, alike = looked_at + len(block), alike + len(true_ones)
+            file.write(np.ascontiguousarray(true_ones, np.int64).tobytes())
+        return components(count, lambda: _blocks(file)), looked_at, alike
+
+
+def _blocks(file) -> Iterator[np.ndarray]:
+    file.seek(0)
+    while data := file.read(16 * BLOCK):
+        yield np.frombuffer(data, np.int64).reshape(-1, 2)
+
+
+def candidates(bands: np.ndarray) -> Iterator[np.ndarray]:
+    """Pairs i < j of documents that agree on a band, in blocks; once for the first band on which they agree.
+
+    bands   [documents, bands], one column is in memory at a time
+    """
+    for number in range(bands.shape[1]):
+        band = np.ascontiguousarray(bands[:, number])
+        for pairs in equal_pairs(band):
+            is_new = np.ones(len(pairs), bool)
+            for before in range(number):
+                is_new &= bands[pairs[:, 0], before] != bands[pairs[:, 1], before]
+            if is_new.any():
+                yield pairs[is_new]
+
+
+def equal_pairs(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Pairs i < j with values[i] == values[j], int64 [n, 2], in blocks; of large groups enough to connect them."""
+    order = np.argsort(values, kind="stable")
+    if not len(order):
+        return
+    same = values[order][1:] == values[order][:-1]
+    starts = np.flatnonzero(np.append(True, ~same))
+    sizes = np.diff(np.append(starts, len(order)))
+    several = sizes > 1
+    held, found = 0, []
+    for start, size in zip(starts[several].tolist(), sizes[several].tolist(), strict=True):
+        members = order[start : start + size]  # ascending, since the sort is stable
+        if size <= _MOST_ALL_PAIRS:
+            i, j = _triangle(size)
+            found.append(np.stack([members[i], members[j]], axis=1))
+        else:
+            found.append(np.stack([members[:-1], members[1:]], axis=1))
+            found.append(np.stack([np.full(size - 2, members[0]), members[2:]], axis=1))
+        held += len(found[-1])
+        if held >= BLOCK:
+            yield np.concatenate(found)
+            held, found = 0, []
+    if found:
+        yield np.concatenate(found)
+
+
+_TRIANGLES = [np.triu_indices(size, 1) for size in range(_MOST_ALL_PAIRS + 1)]
+
+
+def _triangle(size: int) -> tuple[np.ndarray, np.ndarray]:
+    return _TRIANGLES[size]
+
+
+def components(count: int, blocks: Callable[[], Iterator[np.ndarray]]) -> np.ndarray:
+    """The smallest member of each one's connected component, int64 [count]; `blocks` is asked once a pass."""
+    root = np.arange(count)
+    changed = True
+    while changed:
+        changed = False
+        for pairs in blocks():
+            changed |= _unite(root, pairs[:, 0], pairs[:, 1])
+    return root
+
+
+def _unite(root: np.ndarray, left: np.ndarray, right: np.ndarray) -> bool:
+    changed = False
+    while True:
+        a, b = root[left], root[right]
+        differ = a != b
+        if not differ.any():
+            return changed
+        changed = True
+        low, high = np.minimum(a, b)[differ], np.maximum(a, b)[differ]
+        np.minimum.at(root, high, low)
+        while True:
+            above = root[root]
+            if (above == root).all():
+                break
+            root[:] = above
+
+
+def jaccard(pairs: np.ndarray, offsets: np.ndarray, flat: np.ndarray) -> np.ndarray:
+    """True Jaccard of the sets flat[offsets[i] : offsets[i + 1]] (sorted, unique) of each pair; 0 if empty."""
+    found = np.zeros(len(pairs))
+    for place, (i, j) in enumerate(pairs.tolist()):
+        a, b = flat[offsets[i] : offsets[i + 1]], flat[offsets[j] : offsets[j + 1]]
+        small, large = (a, b) if len(a) < len(b) else (b, a)
+        if not len(small):
+            continue
+        at = np.minimum(np.searchsorted(large, small), len(large) - 1)
+        both = int(np.count_nonzero(large[at] == small))
+        found[place] = both / (len(a) + len(b) - both)
+    return found

@@ -18,6 +18,7 @@ COMMANDS = {
     "tokenizer": "train a vocabulary, or look at one",
     "tasks": "list, show, new, check: the registered SeqIO tasks and mixtures",
     "prepare": "task or mixture -> prepared dataset, once before training",
+    "plan": "what a configuration takes on a mesh, on chips that need not be here",
     "train": "run a configuration; the same command resumes it",
     "evaluate": "held-out loss of one, all or every new checkpoint, and samples",
     "generate": "continue or transform the texts of a JSONL file",

@@ -27,6 +27,7 @@ ORDER = [
     "optimizers",
     "metrics",
     "train",
+    "planning",
     "decoding",
     "evaluation",
     "reporting",

@@ -1,0 +1,126 @@
+"""What a compiled step sends between devices, read from its HLO text: kind, bytes, mesh axis, and how often.
+
+A collective inside a loop counts as often as the loop turns (the compiler writes the known number beside it). Bytes are
+those of the result on one device: of an all-gather the gathered array, of a reduce-scatter the part that is left.
+"""
+
+import collections
+import itertools
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_ITEM_BYTES = {"pred": 1, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
+_ITEM_BYTES |= {"f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8, "c64": 8}
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
+_OPERATION = re.compile(r"= (\(?[^=]*?\)?) (" + "|".join(KINDS) + r")(?:-start)?\(")
+_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
+_CALLED = re.compile(r"(?:body|condition|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)")
+_TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
+_IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_LISTED = re.compile(r"replica_groups=\{(\{[\d,{} ]*\})\}")
+_PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,{} ]*\})\}")
+
+
+class Collective(NamedTuple):
+    """kind, the mesh axes it goes along ("?": none of their combinations), bytes at a time, and times a step."""
+
+    kind: str
+    axes: str
+    bytes: int
+    times: int
+
+
+def collectives_of(hlo: str, mesh: Mesh) -> list[Collective]:
+    """The collectives of a compiled program, alike ones together, largest total first."""
+    bodies = dict(computations(hlo))
+    times = how_often(bodies)
+    names = axis_groups(mesh)
+    found = collections.Counter()
+    for computation, lines in bodies.items():
+        for line in lines:
+            match = _OPERATION.search(line)
+            if match and times[computation]:
+                sizes = [array_bytes(*array) for array in _ARRAY.findall(match[1])]
+                # An asynchronous start tells its operands and its results; the results are the larger or equal half.
+                size = max(sizes) if "-start(" in line else sum(sizes)
+                found[match[2], names.get(groups_of(line, mesh.size), "?"), size] += times[computation]
+    made = [Collective(*key, count) for key, count in found.items()]
+    return sorted(made, key=lambda one: -one.bytes * one.times)
+
+
+def computations(hlo: str) -> Iterator[tuple[str, list[str]]]:
+    """(name, lines) of every computation of a module."""
+    name, lines = None, []
+    for line in hlo.splitlines():
+        if match := _COMPUTATION.match(line):
+            name, lines = match[1], []
+            if line.startswith("ENTRY"):
+                name = "ENTRY"
+        elif line.startswith("}") and name is not None:
+            yield name, lines
+            name = None
+        elif name is not None:
+            lines.append(line)
+
+
+def how_often(bodies: dict[str, list[str]]) -> collections.Counter:
+    """How many times each computation runs in one call of the program."""
+    calls = collections.defaultdict(list)
+    for caller, lines in bodies.items():
+        for line in lines:
+            trips = int(match[1]) if (match := _TRIPS.search(line)) and " while(" in line else 1
+            calls[caller] += [(called, trips) for called in _CALLED.findall(line) if called in bodies]
+    times = collections.Counter()
+
+    def visit(name: str, count: int) -> None:
+        times[name] += count
+        for called, trips in calls[name]:
+            visit(called, count * trips)
+
+    visit("ENTRY", 1)
+    return times
+
+
+def array_bytes(dtype: str, dims: str) -> int:
+    return _ITEM_BYTES.get(dtype, 0) * int(np.prod([int(dim) for dim in dims.split(",") if dim], dtype=np.int64))
+
+
+def groups_of(line: str, num_devices: int) -> frozenset[frozenset[int]]:
+    """The groups of devices that exchange something; of a permutation those that its pairs connect."""
+    if match := _IOTA.search(line):
+        shape, dims, order = ([int(n) for n in (part or "").split(",") if n] for part in match.groups())
+        devices = np.arange(np.prod(dims)).reshape(dims)
+        table = (devices.transpose(order) if order else devices).reshape(shape)
+        return frozenset(frozenset(row) for row in table.tolist())
+    if match := _LISTED.search(line):
+        rows = re.findall(r"\{([\d,]*)\}", match[1])
+        return frozenset(frozenset(int(n) for n in row.split(",")) for row in rows if row)
+    if match := _PAIRS.search(line):
+        root = list(range(num_devices))
+        for pair in re.findall(r"\{(\d+),(\d+)\}", match[1]):
+            a, b = (root[int(n)] for n in pair)
+            root = [min(a, b) if r in (a, b) else r for r in root]
+        members = collections.defaultdict(set)
+        for device, r in enumerate(root):
+            members[r].add(device)
+        return frozenset(map(frozenset, members.values()))
+    return frozenset([frozenset(range(num_devices))])
+
+
+def axis_groups(mesh: Mesh) -> dict[frozenset[frozenset[int]], str]:
+    """{groups of device numbers: "fsdp" or "data x fsdp"} for every combination of the axes that split something."""
+    numbers = np.arange(mesh.size).reshape(mesh.devices.shape)
+    split = [i for i, size in enumerate(numbers.shape) if size > 1]
+    found = {}
+    for count in range(len(split), 0, -1):
+        for axes in itertools.combinations(split, count):
+            rest = [i for i in range(numbers.ndim) if i not in axes]
+            rows = numbers.transpose([*rest, *axes]).reshape(-1, int(np.prod([numbers.shape[i] for i in axes])))
+            groups = frozenset(frozenset(row) for row in rows.tolist())
+            found[groups] = " x ".join(mesh.axis_names[i] for i in axes)
+    return found

@@ -1,0 +1,126 @@
+"""A run before anybody rents anything: compiled for a mesh that need not be there, and read.
+
+Every array is a shape. `topology` names TPU chips that are not here ("v5e:16x16", with libtpu installed); without it
+the mesh is that of the devices of this process, simulated ones too.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from t5x_like.features import Features
+from t5x_like.partitioning import axis_rules
+from t5x_like.partitioning.placement import bytes_per_device
+from t5x_like.planning import collectives, roofline
+from t5x_like.train.state import plan_state
+from t5x_like.train.step import make_train_step
+
+NOT_GROUPS = ("layers", "cycle", "stack")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All bytes are of one device; `temporaries` are the compiler's, and on a CPU no guide to other devices."""
+
+    mesh: Mesh
+    groups: dict[str, int]
+    params_bytes: int
+    optimizer_bytes: int
+    arguments: int
+    temporaries: int
+    peak: int
+    compile_seconds: float
+    work: roofline.Work
+    tokens: int
+    collectives: list[collectives.Collective]
+
+    def seconds(self, device: roofline.Device) -> roofline.Seconds:
+        touched = self.arguments + 2 * self.temporaries
+        return roofline.seconds_of(device, self.work, self.mesh.size, touched, self.collectives)
+
+
+def plan(run: dict[str, Any], devices: list | None) -> Report:
+    """`run`: the arguments of `train`, as a configuration gives them."""
+    make_mesh: Callable[..., Mesh] = run["mesh"]
+    mesh, data, rules = make_mesh(devices=devices), run["data"], run["axis_rules"]
+    zero, optimizer = run["zero"], run["optimizer"]
+    state = plan_state(run["model"], optimizer, mesh, rules, zero.optimizer_rules)
+    step = make_train_step(
+        state.graphdef,
+        run["loss"],
+        optimizer,
+        num_microbatches=run["num_microbatches"],
+        learning_rate=run["learning_rate"],
+        gradient_places=state.moment_places if zero.split_gradients else None,
+    )
+    places = axis_rules.batch_sharding(mesh, rules, data.batch_size)
+    batch = abstract_batch(data.lengths, data.batch_size, places)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    began = time.monotonic()
+    compiled = jax.jit(step, donate_argnums=0).lower(state.abstract, batch, key).compile()
+    seconds, memory = time.monotonic() - began, compiled.memory_analysis()
+    params = state.abstract.params
+    return Report(
+        mesh=mesh,
+        groups=parameters_by_group(params),
+        params_bytes=sum(map(bytes_per_device, params.values())),
+        optimizer_bytes=sum(map(bytes_per_device, jax.tree.leaves(state.abstract.opt_state))),
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        peak=memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes,
+        compile_seconds=seconds,
+        work=roofline.work_of(params, data.lengths, data.batch_size),
+        tokens=data.batch_size * sum(data.lengths.values()),
+        collectives=collectives.collectives_of(compiled.as_text(), mesh),
+    )
+
+
+def abstract_batch(lengths: dict[str, int], batch_size: int, places: NamedSharding) -> Features:
+    """The shapes of packed rows: one stack's, or a decoder's with its encoder's."""
+
+    def side(length: int, predicts: bool) -> Features:
+        def array(dtype, *more) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((batch_size, length, *more), dtype, sharding=places)
+
+        whole = array(jnp.int32)
+        predicted = (whole, array(jnp.float32)) if predicts else (None, None)
+        return Features(whole, *predicted, whole, array(jnp.int32, 1), whole)
+
+    decoder = side(lengths["targets"], True)
+    return decoder._replace(encoder=side(lengths["inputs"], False)) if "inputs" in lengths else decoder
+
+
+def parameters_by_group(params: dict[str, jax.ShapeDtypeStruct]) -> dict[str, int]:
+    """How many there are under each of the first parts of a name: embedding, attention, mlp, ..."""
+    groups: dict[str, int] = {}
+    for name, param in params.items():
+        parts = [part for part in name.split("/")[:-1] if not part.isdigit() and part not in NOT_GROUPS]
+        group = "/".join(parts[:2]) or name
+        groups[group] = groups.get(group, 0) + math.prod(param.shape)
+    return dict(sorted(groups.items(), key=lambda item: -item[1]))
+
+
+def topology_devices(name: str) -> list:
+    """The chips of a TPU topology that need not be here, e.g. v5e:16x16, v5p:8x8x8."""
+    import os
+
+    from jax.experimental import topologies
+
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    try:
+        return list(np.ravel(topologies.get_topology_desc(platform="tpu", topology_name=name).devices))
+    except Exception as error:
+        raise ValueError(
+            f"topology {name!r}: {str(error).splitlines()[0][:200]}; it is written like v5e:16x16 and needs libtpu "
+            "(`pip install libtpu`)"
+        ) from None

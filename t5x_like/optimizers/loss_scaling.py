@@ -35,8 +35,8 @@ def loss_scaled(
 ) -> optax.GradientTransformation:
     """The scale doubles after `window` steps without an overflow and halves at the `hysteresis`-th overflow since then.
 
-    Below `floor` it does not fall. Flax's DynamicScale is initial 2**16, window 2000, hysteresis 1; Megatron-LM's
-    defaults are initial 2**32, window 1000, hysteresis 2, floor 1.
+    Below `floor` it does not fall. Flax's DynamicScale has initial 2**16, window 2000, hysteresis 1, and doubles one
+    good step later; Megatron-LM's defaults are initial 2**32, window 1000, hysteresis 2, floor 1.
     """
     for name, value in (("initial", initial), ("floor", floor)):
         if value <= 0 or value != 2.0 ** round(jnp.log2(value).item()):

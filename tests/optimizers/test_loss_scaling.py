@@ -29,8 +29,8 @@ def run(optimizer, script):
     return scales, states
 
 
-def test_the_scale_is_that_of_flax_dynamic_scale():
-    """window 3: doubles after 3 good steps, halves at once. flax.training.dynamic_scale (0.12.8), the same script."""
+def test_the_scale_doubles_after_a_window_of_good_steps_and_halves_at_an_overflow():
+    """flax.training.dynamic_scale (0.12.8) doubles one good step later: its last scales here are 4 4 8 4."""
     scales, states = run(loss_scaled(optax.sgd(0.1), initial=16.0, window=3), "...o..o....o")
     assert scales == [16, 16, 32, 16, 16, 16, 8, 8, 8, 16, 16, 8]
     assert int(states[-1][1].skipped_steps) == 3

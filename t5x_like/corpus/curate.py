@@ -42,12 +42,12 @@ def curate(
     check(sources, steps, shards, workers, weights, characters)
     folder = pathlib.Path(output_dir).absolute()
     work = folder / "work"
-    identity = identity_of(sources, steps, recipe)
+    identity = identity_of(sources, steps)
     claim(folder, work, identity)
     totals, examples, files, inputs = run.run_all(sources, steps, work, workers=workers, progress=progress)
     index = index_of(files)
     chosen, mix = mixed(index, [source.name for source, _ in inputs], weights, characters, seed)
-    written = write_shards(folder, files, chosen, shards, seed)
+    written = write_shards(folder, files, chosen, shards)
     manifest = {
         "identity": identity,
         "recipe": recipe,
@@ -79,7 +79,7 @@ def check(sources, steps, shards, workers, weights, characters) -> None:
         raise ValueError(f"weights are of {sorted(weights)}, the sources are {sorted(names)}: one each, none negative")
 
 
-def identity_of(sources: Sequence[Source], steps: Sequence[Any], recipe: str) -> str:
+def identity_of(sources: Sequence[Source], steps: Sequence[Any]) -> str:
     """Of the input's state and of what is done with it."""
     digest = hashlib.sha256()
     for source in sources:
@@ -142,7 +142,7 @@ def mixed(
     return np.stack([index[name][picked] for name in ("file", "batch", "place")], axis=1), report
 
 
-def write_shards(folder: pathlib.Path, files, chosen: np.ndarray, shards: int, seed: int) -> list[dict]:
+def write_shards(folder: pathlib.Path, files, chosen: np.ndarray, shards: int) -> list[dict]:
     """Every shard whole or not at all; document i goes to shard i modulo their number."""
     readers = [pa.ipc.open_file(pa.memory_map(str(path))) for path in files]
     written = []

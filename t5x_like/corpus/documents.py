@@ -14,7 +14,7 @@ import pyarrow.compute
 TEXT_COLUMNS = ("text", "source", "domain", "language", "licence", "date", "url", "path")
 SCHEMA = pa.schema(
     [
-        ("file", pa.int32()),  # number of the input file, and of the document in it: together the document's name
+        ("file", pa.int32()),  # number of the part, and of the document in it: together the document's name
         ("row", pa.int64()),
         *((name, pa.large_string()) for name in TEXT_COLUMNS),
         ("quality", pa.float32()),  # of the step that scores, else 0

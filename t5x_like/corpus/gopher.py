@@ -1,9 +1,10 @@
 """Gopher's rules of quality and of repetition (arXiv:2112.11446, appendix A.1.1, table A1).
 
 Published code reads them in different ways. Here, as datatrove does: a stop word counts once; of what is repeated the
-second and later copies count; shares of characters are of the whole text; lines are split at runs of line breaks,
-paragraphs at empty lines. Words are what whitespace separates, and those of punctuation alone count neither as words
-nor in their mean length (datatrove: words of a spaCy tokenizer).
+second and later copies count; the most common run of words counts even where it stands once; shares of characters are
+of the whole text; lines are split at runs of line breaks, paragraphs at empty lines; bullets are • and -. Words are
+what whitespace separates, and those of punctuation alone count neither as words nor in their mean length (datatrove:
+words of a spaCy tokenizer).
 """
 
 import collections
@@ -20,7 +21,7 @@ from t5x_like.corpus.minhash import finish
 
 STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 PUNCTUATION = frozenset(string.punctuation + "–—‘’“”…•·«»、。，！？：；（）《》「」")
-BULLETS = ("•", "-", "*", "‣", "●")
+BULLETS = ("•", "-")
 _LINES, _PARAGRAPHS = re.compile(r"\n+"), re.compile(r"\n{2,}")
 TOP_NGRAMS = ((2, 0.20), (3, 0.18), (4, 0.16))
 REPEATED_NGRAMS = ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
@@ -77,17 +78,21 @@ class GopherRepetition:
         return drop(batch, [self.reason(text) for text in column(batch, "text")])
 
     def reason(self, text: str) -> str | None:
-        text = text.strip()
+        if not text:
+            return "empty"
         parts = {
-            "paragraphs": (_PARAGRAPHS, self.max_repeated_paragraphs, self.max_characters_of_repeated_paragraphs),
-            "lines": (_LINES, self.max_repeated_lines, self.max_characters_of_repeated_lines),
+            "paragraphs": (_PARAGRAPHS.split(text.strip()), self.max_repeated_paragraphs),
+            "lines": (_LINES.split(text), self.max_repeated_lines),
         }
-        for name, (pattern, share, share_of_characters) in parts.items():
-            found = pattern.split(text)
+        of_characters = {
+            "paragraphs": self.max_characters_of_repeated_paragraphs,
+            "lines": self.max_characters_of_repeated_lines,
+        }
+        for name, (found, share) in parts.items():
             count, characters = repeated(found)
             if count / len(found) > share:
                 return f"repeated {name}"
-            if characters / max(len(text), 1) > share_of_characters:
+            if characters / len(text) > of_characters[name]:
                 return f"characters of repeated {name}"
         return ngram_reason(text.split(), len(text))
 
@@ -104,7 +109,7 @@ def ngram_reason(words: Sequence[str], characters: int) -> str | None:
         grams = finish(grams[:-1] * np.uint64(0xD6E8FEB86659FD93) + ids[n - 1 :] + np.uint64(1))
         ordered = np.sort(grams)
         same = ordered[1:] == ordered[:-1]
-        if not same.any():
+        if n > 4 and not same.any():
             break  # nor is any longer run repeated
         most_allowed = limits[n] * characters
         if n < 5:
@@ -139,15 +144,11 @@ def repeated(parts: Sequence[str]) -> tuple[int, int]:
 
 
 def top_ngram(words: Sequence[str], n: int) -> int:
-    """Characters of the most common run of n words times how often it stands there; 0 where none is repeated."""
+    """Characters of the most common run of n words, the first of several, times how often it stands there."""
     if len(words) < n:
         return 0
-    counts = collections.Counter(zip(*(words[i:] for i in range(n)), strict=False))
-    most = max(counts.values())
-    if most == 1:
-        return 0
-    # Of several that are as common the longest.
-    return max(len(" ".join(gram)) for gram, count in counts.items() if count == most) * most
+    gram, count = collections.Counter(zip(*(words[i:] for i in range(n)), strict=False)).most_common(1)[0]
+    return len(" ".join(gram)) * count
 
 
 def repeated_ngrams(words: Sequence[str], n: int) -> int:

@@ -8,7 +8,7 @@
   duplicates candidates whose sets of shingles have a Jaccard similarity of at least `threshold`; their connected
              components are clusters, of which one document stays
 
-14 bands of 8 rows are FineWeb's (arXiv:2406.17557): P is .57 at J = .7, .92 at .8, 1 - 2e-4 at .9. The check takes
+14 bands of 8 rows are FineWeb's (arXiv:2406.17557): P is .56 at J = .7, .92 at .8, 1 - 4e-4 at .9. The check takes
 away what banding finds too much; what it misses is told by P. Where Chinese, Japanese, Thai, Lao, Khmer or Burmese
 is written, which have no spaces, every character is a word.
 """

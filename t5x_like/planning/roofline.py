@@ -49,7 +49,8 @@ class Work(NamedTuple):
 def work_of(params: Mapping[str, jax.ShapeDtypeStruct], lengths: Mapping[str, int], batch_size: int) -> Work:
     """6 operations a weight and token, but for look-ups, norms and biases; 12 a pair of places and width of all heads.
 
-    Counted from names and shapes. All experts of a mixture count, as if every token went through each.
+    Counted from names and shapes: all experts of a mixture count, as if every token went through each, and layers that
+    share their parameters (ALBERT) count as one.
     """
     inputs, targets = lengths.get("inputs", 0), lengths["targets"]
     tied = not any(name.startswith("head/kernel") for name in params)
@@ -58,7 +59,7 @@ def work_of(params: Mapping[str, jax.ShapeDtypeStruct], lengths: Mapping[str, in
         last, size = name.rsplit("/", 1)[-1], math.prod(param.shape)
         encodes = name.startswith("encoder/") or "cross_attention/key" in name or "cross_attention/value" in name
         tokens = inputs if encodes else targets
-        if last in ("scale", "bias") or last.endswith("_bias") or "bias/" in name or last == "types":
+        if last in ("scale", "bias", "types") or last.endswith("_bias") or "bias/" in name or "positions/" in name:
             continue
         if name.startswith("embedding/"):
             size *= tied

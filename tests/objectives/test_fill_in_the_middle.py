@@ -117,7 +117,7 @@ def test_parts_stand_in_the_order_of_the_released_code():
         low = suffix - 1 if suffix > 1 else high // 2  # the two parts of SPM stand behind each other, cut anywhere
         cuts = (np.array([low, high]) + 0.5) / (len(text) + 1)
         assert rearrange(text, cuts, suffix == 1, True, context).tolist() == tokens
-    assert True in kinds and False in kinds
+    assert set(kinds) == {True, False}  # both forms
 
 
 def test_in_windows_each_text_is_rearranged_by_itself_and_the_window_keeps_its_length():

@@ -62,7 +62,7 @@ CHINESE = ["我们在北京大学学习自然语言处理，今天的天气很�
 
 
 def test_pieces_of_chinese_text_end_where_words_end(tmp_path):
-    rjieba = pytest.importorskip("rjieba")
+    rjieba = pytest.importorskip("rjieba", reason="the `corpus` extra is not installed")
     path = train_sentencepiece(
         CHINESE, output=tmp_path / "a.model", kind="bpe", vocab_size=302, chinese_words=True, character_coverage=1.0
     )

@@ -54,7 +54,7 @@ from t5x_like.objectives import (
 from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.optimizers import clipping, loss_scaling, muon, param_groups, schedules
 from t5x_like.partitioning import axis_rules, mesh
-from t5x_like.train import initial, loop, state
+from t5x_like.train import initial, loop
 
 CONFIGURABLES: dict[str, Callable] = {
     "train": loop.train,
@@ -186,5 +186,4 @@ CONFIGURABLES: dict[str, Callable] = {
     # mesh
     "make_mesh": mesh.make_mesh,
     "AxisRules": axis_rules.AxisRules,
-    "Zero": state.Zero,
 }

@@ -31,8 +31,8 @@ def muon(
     not_hidden       parameters whose name this is found in, and all with one dimension, go by AdamW
 
     A projection to heads is one matrix to all of them, [D, heads * head_dim]; scanned layers and experts are matrices
-    of their own. The products of Newton-Schulz are split over the mesh as the parameter is, and what is gathered are
-    the squares of its shorter side.
+    of their own. The five Newton-Schulz steps are left to the compiler, which gathers a matrix that is split over fsdp
+    twice in each: on fsdp 4 x tensor 2 a matrix of 1 MB has 6.6 MB sent in a step (`t5x_like plan` tells).
     """
     pattern = re.compile(not_hidden)
     hidden = optax.contrib.muon(

@@ -50,15 +50,14 @@ def plan(run: dict[str, Any], devices: list | None) -> Report:
     """`run`: the arguments of `train`, as a configuration gives them."""
     make_mesh: Callable[..., Mesh] = run["mesh"]
     mesh, data, rules = make_mesh(devices=devices), run["data"], run["axis_rules"]
-    zero, optimizer = run["zero"], run["optimizer"]
-    state = plan_state(run["model"], optimizer, mesh, rules, zero.optimizer_rules)
+    optimizer = run["optimizer"]
+    state = plan_state(run["model"], optimizer, mesh, rules, run["optimizer_rules"])
     step = make_train_step(
         state.graphdef,
         run["loss"],
         optimizer,
         num_microbatches=run["num_microbatches"],
         learning_rate=run["learning_rate"],
-        gradient_places=state.moment_places if zero.split_gradients else None,
     )
     places = axis_rules.batch_sharding(mesh, rules, data.batch_size)
     batch = abstract_batch(data.lengths, data.batch_size, places)

@@ -28,7 +28,7 @@ from t5x_like.train.initial import Initial
 from t5x_like.train.progress import RunProgress
 from t5x_like.train.run_lock import RunLock
 from t5x_like.train.setup import Setup, plan_run
-from t5x_like.train.state import Model, TrainState, Zero
+from t5x_like.train.state import Model, TrainState
 from t5x_like.train.step import Loss
 from t5x_like.train.watchdog import Watchdog
 
@@ -44,7 +44,7 @@ def train(
     loss: Loss = losses.CrossEntropy(),  # noqa: B008  frozen
     mesh: Callable[[], Mesh] = make_mesh,
     axis_rules: AxisRules = AxisRules(),  # noqa: B008  frozen
-    zero: Zero = Zero(),  # noqa: B008  frozen
+    optimizer_rules: AxisRules | None = None,
     initial: Initial | None = None,
     num_microbatches: int = 1,
     seed: int = 0,
@@ -63,7 +63,7 @@ def train(
     """Trains to `steps`, from the last checkpoint in `model_dir` where there is one. The same call resumes.
 
     learning_rate  only logged: give the optimizer the same schedule
-    zero           stages 1 and 2, where axis_rules keep parameters whole
+    optimizer_rules   ZeRO's stages 1 and 2: split the optimizer's state where axis_rules keep parameters whole
     initial        where the parameters of step 0 come from; None: by chance
     eval_batches   None: all of the held-out split
     dry_run        compile, print the summary with the memory per device, and stop
@@ -71,7 +71,7 @@ def train(
     """
     cadence = Cadence(steps, eval_every, save_every, log_every)
     check_positive({**cadence._asdict(), "num_microbatches": num_microbatches, "eval_batches": eval_batches})
-    setup = plan_run(model, optimizer, data, loss, mesh(), axis_rules, num_microbatches, learning_rate, zero)
+    setup = plan_run(model, optimizer, data, loss, mesh(), axis_rules, num_microbatches, learning_rate, optimizer_rules)
     console = run_console()
     lines = summary.describe_run(setup.plan, setup.mesh, data, steps, num_microbatches)
     lines |= {"at step 0": str(initial.match(setup.plan.abstract.params))} if initial else {}

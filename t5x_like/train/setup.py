@@ -13,7 +13,7 @@ from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.partitioning import axis_rules
 from t5x_like.partitioning.axis_rules import AxisRules
 from t5x_like.train import host_rows
-from t5x_like.train.state import Model, StatePlan, Zero, plan_state
+from t5x_like.train.state import Model, StatePlan, plan_state
 from t5x_like.train.step import Loss, make_train_step
 
 
@@ -59,13 +59,13 @@ def plan_run(
     rules: AxisRules,
     num_microbatches: int,
     learning_rate: optax.Schedule | None,
-    zero: Zero = Zero(),  # noqa: B008  frozen
+    optimizer_rules: AxisRules | None = None,
 ) -> Setup:
     """Opens the data, places the state, and raises one sentence for what cannot work; cheapest check first."""
     rows = data.train_rows(OBJECTIVES)
     sharding = axis_rules.batch_sharding(mesh, rules, data.batch_size)
     check_rows_come_out_even(data.batch_size, num_microbatches, sharding)
-    plan = plan_state(model, optimizer, mesh, rules, zero.optimizer_rules)
+    plan = plan_state(model, optimizer, mesh, rules, optimizer_rules)
     check_sides(plan, data, len(rows.plan.blank))
     check_vocabulary(plan, rows.plan.tasks[0].split.task.vocabulary.size)
     step = make_train_step(
@@ -74,7 +74,6 @@ def plan_run(
         optimizer,
         num_microbatches=num_microbatches,
         learning_rate=learning_rate,
-        gradient_places=plan.moment_places if zero.split_gradients else None,
     )
     host_range = host_rows.rows_of_this_process(sharding, data.batch_size)
     return Setup(mesh, plan, data, rows, sharding, host_range, jax.jit(step, donate_argnums=0), loss)

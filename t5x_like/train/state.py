@@ -1,6 +1,5 @@
 """The state of a run: created where it lives, never whole on one device."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,29 +25,15 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Zero:
-    """ZeRO (arXiv:1910.02054) with AxisRules that keep parameters whole; rules that split them are stage 3 (FSDP).
-
-    optimizer_rules   how the optimizer's state is split: stage 1. None: as the parameters are
-    split_gradients   the sum of the gradients is split as that state is: stage 2
-    """
-
-    optimizer_rules: AxisRules | None = None
-    split_gradients: bool = False
-
-
 class StatePlan(NamedTuple):
     """What the state will be, before it exists. `abstract` has a shape, a dtype and a sharding for every array.
 
-    moment_places   of what the optimizer keeps for each parameter
     create(key) draws the parameters, begin(params) takes given ones; the optimizer's state is made of either
     """
 
     model_name: str
     graphdef: nnx.GraphDef
     abstract: TrainState
-    moment_places: dict[str, NamedSharding]
     create: Callable[[jax.Array], TrainState]
     begin: Callable[[dict[str, jax.Array]], TrainState]
 
@@ -62,7 +47,7 @@ def plan_state(
 ) -> StatePlan:
     """Shapes and places of the state; `create(key)` makes it, each device only its own part.
 
-    optimizer_rules   where moments live, if not beside their parameters (ZeRO-1: parameters whole, moments split)
+    optimizer_rules   where the optimizer's state lives, if not beside the parameters
     """
     make = model_maker(model, mesh, rules)
     module = nnx.eval_shape(make, jax.random.key(0))
@@ -91,7 +76,7 @@ def plan_state(
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
     abstract = jax.tree.map(place, state_shapes, state_places)
-    return StatePlan(type(module).__name__, graphdef, abstract, moment_places, create, begin)
+    return StatePlan(type(module).__name__, graphdef, abstract, create, begin)
 
 
 def plan_params(model: Model, mesh: Mesh, rules: AxisRules) -> tuple[nnx.GraphDef, dict[str, jax.ShapeDtypeStruct]]:

@@ -5,13 +5,12 @@ weights do not depend on the parameters, so they are added up first; every micro
 gradient, and the number of micro-batches changes nothing but the order of a float32 sum.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import NamedSharding
 
 from t5x_like.features import Features
 from t5x_like.losses import Term
@@ -30,11 +29,10 @@ def make_train_step(
     *,
     num_microbatches: int,
     learning_rate: optax.Schedule | None = None,
-    gradient_places: Mapping[str, NamedSharding] | None = None,
 ) -> Callable[[TrainState, Features, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """step(state, batch, key) -> (state, metrics); metrics are float32 scalars, the same on every device.
 
-    `learning_rate` only adds the rate to the metrics; `gradient_places` say how the sum of the gradients is split.
+    `learning_rate` only adds the rate of the step to the metrics.
     """
 
     def terms(params, microbatch, key):
@@ -65,8 +63,7 @@ def make_train_step(
 
         def add(total, microbatch_and_key):
             (_, shares), grads = jax.value_and_grad(share_of_loss, has_aux=True)(state.params, *microbatch_and_key)
-            grads, shares = jax.tree.map(jnp.add, total, (grads, shares))
-            return (placed(grads, gradient_places), shares), None
+            return jax.tree.map(jnp.add, total, (grads, shares)), None
 
         zeros = jax.tree.map(jnp.zeros_like, (state.params, denominators))
         (grads, losses), _ = jax.lax.scan(add, zeros, (microbatches, keys))
@@ -83,10 +80,6 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return step
-
-
-def placed(grads: dict[str, jax.Array], places: Mapping[str, NamedSharding] | None) -> dict[str, jax.Array]:
-    return grads if places is None else jax.lax.with_sharding_constraint(grads, dict(places))
 
 
 def split_rows(array: jax.Array, num_microbatches: int) -> jax.Array:

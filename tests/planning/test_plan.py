@@ -17,7 +17,6 @@ from t5x_like.partitioning.axis_rules import AxisRules
 from t5x_like.partitioning.mesh import make_mesh
 from t5x_like.planning import plan, roofline
 from t5x_like.planning.collectives import Collective, collectives_of
-from t5x_like.train.state import Zero
 from tests.commands.command_line import succeed, t5x_like
 
 MODEL = functools.partial(Decoder, vocab_size=64, num_layers=3, d_model=32, num_heads=4, d_ff=64)
@@ -51,12 +50,17 @@ def test_a_collective_is_told_with_its_axis_its_bytes_and_how_often_a_loop_turns
     assert {(one.axes, one.bytes) for one in found} == {("data", 256)}
 
 
-def report_of(mesh, rules=AxisRules(), layer_loop="unrolled", **changes):  # noqa: B008  frozen
-    data = Pipeline(
-        directory="none", mixture="none", lengths={"targets": 16}, batch_size=8, render=rendering.decoder_only
-    )
+def report_of(mesh, rules=AxisRules(), layer_loop="unrolled", batch_size=8, **changes):  # noqa: B008  frozen
+    lengths, render = {"targets": 16}, rendering.decoder_only
+    data = Pipeline(directory="none", mixture="none", lengths=lengths, batch_size=batch_size, render=render)
     run = {"model": functools.partial(MODEL, layer_loop=layer_loop), "optimizer": optax.adamw(1e-3), "data": data}
-    run |= {"loss": CrossEntropy(), "num_microbatches": 1, "learning_rate": None, "zero": Zero(), "axis_rules": rules}
+    run |= {
+        "loss": CrossEntropy(),
+        "num_microbatches": 1,
+        "learning_rate": None,
+        "optimizer_rules": None,
+        "axis_rules": rules,
+    }
     return plan.plan({**run, "mesh": functools.partial(make_mesh, **mesh), **changes}, None)
 
 
@@ -77,9 +81,21 @@ def test_parameters_split_over_fsdp_are_gathered_and_their_gradients_summed():
     assert split.params_bytes < whole.params_bytes / 7 and split.optimizer_bytes < whole.optimizer_bytes / 7
     assert {one.axes for one in whole.collectives} == {"data"}
     assert {one.kind for one in whole.collectives} == {"all-reduce"}
+    assert sum(one.bytes * one.times for one in whole.collectives) >= whole.params_bytes  # every gradient
     gathered = sum(one.bytes * one.times for one in split.collectives if one.kind == "all-gather")
     assert gathered >= whole.params_bytes * 0.9  # every parameter once at least
     assert {one.axes for one in split.collectives} == {"fsdp"}
+
+
+def test_zero_splits_the_optimizer_and_the_sum_of_the_gradients_of_micro_batches():
+    """arXiv:1910.02054, stages 1 and 2: 7/8 of the moments' bytes on 8 devices, and 7/8 of the accumulator's."""
+    model = functools.partial(MODEL, d_model=128, d_ff=512, vocab_size=256)
+    settings = {"rules": AxisRules(embed=None), "model": model, "num_microbatches": 2, "batch_size": 16}
+    whole = report_of({"data": 1, "fsdp": 8}, **settings)
+    split = report_of({"data": 1, "fsdp": 8}, optimizer_rules=AxisRules(), **settings)
+    assert split.params_bytes == whole.params_bytes
+    assert whole.optimizer_bytes * 0.12 < split.optimizer_bytes < whole.optimizer_bytes * 0.15
+    assert whole.temporaries - split.temporaries > 0.8 * whole.params_bytes
 
 
 def test_the_roofline_is_the_largest_of_its_times_and_the_sum_of_them():

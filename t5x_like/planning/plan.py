@@ -63,7 +63,7 @@ def plan(run: dict[str, Any], devices: list | None) -> Report:
     batch = abstract_batch(data.lengths, data.batch_size, places)
     key = jax.eval_shape(lambda: jax.random.key(0))
     began = time.monotonic()
-    compiled = jax.jit(step, donate_argnums=0).lower(state.abstract, batch, key).compile()
+    compiled = compiled_or_refused(jax.jit(step, donate_argnums=0).lower(state.abstract, batch, key))
     seconds, memory = time.monotonic() - began, compiled.memory_analysis()
     params = state.abstract.params
     return Report(
@@ -82,6 +82,20 @@ def plan(run: dict[str, Any], devices: list | None) -> Report:
         tokens=data.batch_size * sum(data.lengths.values()),
         collectives=collectives.collectives_of(compiled.as_text(), mesh),
     )
+
+
+def compiled_or_refused(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """TPU compilers refuse what does not fit; their sentence becomes ours."""
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        said = str(error).splitlines()[0]
+        if "RESOURCE_EXHAUSTED" not in said:
+            raise
+        raise ValueError(
+            f"it does not fit on a device ({said[:250]}): split over more of them, take smaller rows or more "
+            "micro-batches, keep less (Decoder.remat), or another attention kernel (Attention.kernel = @chunked)"
+        ) from None
 
 
 def abstract_batch(lengths: dict[str, int], batch_size: int, places: NamedSharding) -> Features:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -107,6 +108,15 @@ def test_the_roofline_is_the_largest_of_its_times_and_the_sum_of_them():
     assert roofline.device_named("NVIDIA H100 80GB HBM3") is roofline.DEVICES["H100"]
     assert roofline.device_named("TPU v5 lite") is roofline.DEVICES["TPU v5 lite"]
     assert roofline.device_named("cpu") is None
+
+
+def test_what_does_not_fit_is_one_sentence_with_the_remedies():
+    class Lowered:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: E1000: 63.34G exceeds 15.75G\nmore")
+
+    with pytest.raises(ValueError, match=r"does not fit on a device \(.*63.34G exceeds 15.75G\): split over more"):
+        plan.compiled_or_refused(Lowered())
 
 
 def test_a_plan_is_made_from_a_configuration_without_its_data(tmp_path):

@@ -8,12 +8,18 @@ import pytest
 seqio = pytest.importorskip("seqio", reason="the `tasks` extra (SeqIO and TensorFlow) is not installed")
 pytestmark = pytest.mark.tasks
 
+import tensorflow as tf  # noqa: E402
+
+from t5x_like.data import prepared  # noqa: E402
 from t5x_like.objectives.causal_lm import CausalLM  # noqa: E402
+from t5x_like.objectives.instruction_lm import InstructionLM  # noqa: E402
 from t5x_like.objectives.masked_lm import MaskedLM  # noqa: E402
 from t5x_like.objectives.prefix_lm import PrefixLM  # noqa: E402
 from t5x_like.objectives.span_corruption import SpanCorruption  # noqa: E402
 from t5x_like.objectives.supervised import Supervised  # noqa: E402
 from t5x_like.tasks import preview, readers, sources  # noqa: E402
+from t5x_like.tasks.instruction_text import instruction_text  # noqa: E402
+from t5x_like.tasks.prepare import prepare  # noqa: E402
 
 VOCABULARY = seqio.ByteVocabulary(100)
 EOS = 1
@@ -135,3 +141,40 @@ def test_a_seqio_shard_is_a_part_of_the_documents(task, tmp_path):
         part = task(CausalLM(), features=("targets",)).get_dataset(lengths, "train", shuffle=False, shard_info=shard)
         found += [VOCABULARY.decode(row["targets"]) for row in part.as_numpy_iterator()]
     assert sorted(found) == sorted((tmp_path / "a.txt").read_text().splitlines())
+
+
+def test_texts_with_their_pairs_become_instructions_and_prepare_keeps_both_features(tmp_path):
+    """What has a loss is the answers alone, each with the EOS behind the last one."""
+    rows_of_source = [
+        {"text": f"The {k}th text.", "questions": [f"Which is it, {k}?", "Is it long?"], "answers": [f"no {k}", "No."]}
+        for k in range(12)
+    ]
+
+    def read(split, shuffle_files, seed=None):
+        types = {"text": tf.TensorSpec([], tf.string)}
+        types |= {name: tf.TensorSpec([None], tf.string) for name in ("questions", "answers")}
+        return tf.data.Dataset.from_generator(lambda: iter(rows_of_source), output_signature=types)
+
+    task = seqio.TaskRegistry.add(
+        "instructed",
+        source=seqio.FunctionDataSource(read, splits=["train"]),
+        preprocessors=[
+            instruction_text,
+            seqio.CacheDatasetPlaceholder(),
+            InstructionLM(loss_on="response"),
+        ],
+        output_features={"targets": seqio.Feature(VOCABULARY)},
+    )
+    try:
+        made = rows(task, {"targets": 400})
+        assert len(made) == 12
+        for row, known in zip(made, rows_of_source, strict=True):
+            answers = VOCABULARY.decode(row["targets"][row["loss_weights"] > 0][:-1].tolist())
+            assert answers == "".join(known["answers"])
+            whole = VOCABULARY.decode(row["targets"][:-1].tolist())
+            assert whole.startswith(known["text"]) and whole.endswith("No.") and known["questions"][0] in whole
+        (folder,) = prepare("instructed", output_dir=tmp_path)
+        kept = prepared.open_task(folder).manifest["features"]
+        assert sorted(kept) == ["responses", "targets"]
+    finally:
+        seqio.TaskRegistry.remove("instructed")

@@ -80,11 +80,14 @@ def grouped_texts(options) -> Iterator[tuple[str, str]]:
         return
     if not hasattr(reader, "fields"):
         raise ValueError(f"--by={options.by}: {options.corpus} has no columns; give .jsonl or .parquet files")
-    reader = dataclasses.replace(reader, fields=(options.field, options.by))
+    reader, told = dataclasses.replace(reader, fields=(options.field, options.by)), False
     for path in reader.files():
         for item in reader.documents(path, Counter()):
             if not isinstance(item, str):
+                told = True
                 yield item[options.by], item[options.field]
+    if not told:
+        raise ValueError(f"--by={options.by}: no document of {options.corpus} has that field and {options.field!r}")
 
 
 def report_vocabulary(options) -> None:

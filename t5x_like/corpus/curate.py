@@ -17,6 +17,7 @@ from t5x_like.corpus import run
 from t5x_like.corpus.documents import TEXT_COLUMNS
 from t5x_like.corpus.sources import Source
 from t5x_like.tasks.files import fingerprint
+from t5x_like.train import disk
 
 VERSIONS = ("pyarrow", "ftfy", "py3langid", "fastwarc", "resiliparse", "xxhash", "numpy")
 
@@ -99,7 +100,8 @@ def claim(folder: pathlib.Path, work: pathlib.Path, identity: str) -> None:
             f"{folder} was begun with another recipe or other input: name another output_dir, or delete it"
         )
     if not mark.exists():
-        work.mkdir(parents=True, exist_ok=True)
+        disk.probe_writable(folder)
+        work.mkdir(exist_ok=True)
         run.write_text(mark, identity)
 
 

@@ -13,7 +13,11 @@ _COMPRESSED_BYTES = 8192  # small, so that a zip bomb is met by the line limit b
 
 
 def expand(paths: Sequence[str]) -> list[pathlib.Path]:
-    """Every file that the paths and globs (`**` for any depth) name, sorted, each once."""
+    """Every file that the paths and globs (`**` for any depth) name, sorted, each once.
+
+    A file that links lead to in several ways is one file, under the shortest of its names: a link to a folder above
+    itself would give it forty.
+    """
     if isinstance(paths, str | pathlib.PurePath):
         raise ValueError(f"paths={str(paths)!r}: give a list, e.g. [{str(paths)!r}]")
     found = set()
@@ -25,7 +29,10 @@ def expand(paths: Sequence[str]) -> list[pathlib.Path]:
         found |= files
     if not found:
         raise ValueError("paths is empty: name at least one file")
-    return sorted(found)
+    by_place: dict[pathlib.Path, pathlib.Path] = {}
+    for path in sorted(found, key=lambda path: (len(path.parts), path)):
+        by_place.setdefault(path.resolve(), path)
+    return sorted(by_place.values())
 
 
 def open_bytes(path: pathlib.Path) -> io.BufferedIOBase:

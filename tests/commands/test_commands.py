@@ -252,6 +252,8 @@ def test_a_tokenizer_is_balanced_over_languages_and_its_report_tells_them_apart(
     wordpiece = ["--corpus", lines, "--output", tmp_path / "b.json", "--vocab_size=120", "--kind=wordpiece"]
     succeed("tokenizer", "train", *wordpiece)
     assert "cat" in succeed("tokenizer", "inspect", tmp_path / "b.json", "--text", "the cat").out
+    wrong = t5x_like("tokenizer", "report", output, "--corpus", lines, "--by=lang")
+    assert wrong.code == 2 and "--by=lang: no document of" in wrong.err
     wrong = t5x_like("tokenizer", "train", *arguments[:-2], "--kind=wordpiece")
     assert wrong.code == 2 and "a .json file holds" in wrong.err
 

@@ -3,7 +3,9 @@
 import gzip
 import json
 import random
+import resource
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -158,3 +160,27 @@ def test_from_the_command_line_a_recipe_file_and_a_folder(tmp_path):
     assert "5 documents in 2 shards" in told.out and "duplicate words" in told.err
     again = t5x_like("curate", "--gin_file=corpora/text.gin", "TextFiles.paths=['none']", f"output_dir={out}2")
     assert again.code == 2 and "no file matches none" in again.err
+
+
+def test_a_folder_that_cannot_be_written_is_named_at_once(raw, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError, match=r"cannot write to .*file/out"):
+        curate(output_dir=str(tmp_path / "file" / "out"), **recipe(raw))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(raw, tmp_path):
+    """No file may grow beyond 5 kB; afterwards the finished corpus is that of a run that was never stopped."""
+    out, limits = tmp_path / "out", resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large"):
+            curate(output_dir=str(out), **recipe(raw))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(out.glob("part-*"))
+    manifest = curate(output_dir=str(out), **recipe(raw))
+    whole = curate(output_dir=str(tmp_path / "whole"), **recipe(raw))
+    assert [shard["sha256"] for shard in manifest["shards"]] == [shard["sha256"] for shard in whole["shards"]]

@@ -214,3 +214,12 @@ def test_the_tail_is_the_last_part_of_each_document():
     train, validation = (rule.part(split, document)["text"] for split in rule.splits)
     assert train + validation == document["text"]
     assert len(train) == int(len(document["text"]) * 0.9)
+
+
+def test_a_file_that_links_lead_to_in_several_ways_is_read_once(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one.txt").write_text("one")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "b.txt").symlink_to(tmp_path / "a" / "one.txt")
+    (tmp_path / "c.txt").write_text("other")
+    assert files.expand([f"{tmp_path}/**/*.txt"]) == [tmp_path / "b.txt", tmp_path / "c.txt"]

@@ -1,5 +1,6 @@
 """A recipe from raw files to shards: the same survivors however it is run, and nothing that is lost without a word."""
 
+import collections
 import gzip
 import json
 import random
@@ -62,6 +63,10 @@ def recipe(raw, **changes):
     return {"sources": [Source(reader=reader, name="web", language="en")], "steps": STEPS, "shards": 3, **changes}
 
 
+def lines_of(path) -> list[str]:
+    return [line for line in gzip.decompress(path.read_bytes()).decode().splitlines() if line != "{broken"]
+
+
 def lines(folder) -> list[dict]:
     found = []
     for path in sorted(folder.glob("part-*.jsonl.zst")):
@@ -112,15 +117,21 @@ def test_sources_are_mixed_by_weights_and_their_epochs_told(raw, tmp_path):
     def source(name, number):
         return Source(reader=JsonLines([f"{raw}/{number}.jsonl.gz"]), name=name, language="en")
 
-    settings = {"weights": {"a": 3.0, "b": 1.0}, "characters": 20_000}
+    settings = {"weights": {"a": 9.0, "b": 1.0}, "characters": 50_000}
     manifest = curate(
         output_dir=str(tmp_path), **recipe(raw, sources=[source("a", 0), source("b", 1)], steps=(), **settings)
     )
     written = [row for shard in lines(tmp_path) for row in shard]
     share = {name: sum(len(row["text"]) for row in written if row["source"] == name) for name in "ab"}
-    assert abs(share["a"] - 15_000) < 1000 and abs(share["b"] - 5000) < 1000
+    assert abs(share["a"] - 45_000) < 1000 and abs(share["b"] - 5000) < 1000
     told = manifest["sources"]["a"]
-    np.testing.assert_allclose(told["epochs"], 15_000 / told["characters"])
+    np.testing.assert_allclose(told["epochs"], 45_000 / told["characters"])
+    times = collections.Counter(row["text"] for row in written if row["source"] == "a")
+    originals = collections.Counter(json.loads(line)["text"] for line in lines_of(raw / "0.jsonl.gz"))
+    assert told["epochs"] > 2 and len(times) == len(originals)
+    assert all(
+        count // originals[text] in (int(told["epochs"]), int(told["epochs"]) + 1) for text, count in times.items()
+    )
 
 
 def test_a_damaged_file_ends_there_and_the_report_says_so(raw, tmp_path):

@@ -406,6 +406,7 @@ def test_bfloat16_compute_gives_float32_logits_near_the_float32_ones(name):
 @every_model
 def test_every_activation_mark_names_one_axis_per_dimension(name):
     known = {"batch", "length", "embed_activation", "heads_activation", "mlp_activation", "vocab_activation", None}
+    known |= {"inner_length", "key_length", "expert_batch", "expert_activation"}
     seen = set()
 
     def shard(x, *axes):

@@ -19,6 +19,7 @@ from t5x_like.evaluation.load import Loaded, Run
 from t5x_like.metrics.held_out import HeldOut
 from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.partitioning import axis_rules
+from t5x_like.partitioning.mesh import on_mesh
 from t5x_like.train import host_rows, run_folder
 
 UNIGRAM_BATCHES = 64
@@ -102,7 +103,7 @@ def measure(run: Run, loaded: Loaded, split: str, max_batches: int | None) -> He
         split,
         objectives=OBJECTIVES,
         graphdef=loaded.graphdef,
-        measure=run.loss.measure,
+        measure=on_mesh(loaded.mesh, run.loss.measure),
         rows_of_process=host_rows.rows_of_this_process(sharding, run.data.batch_size),
         to_devices=lambda batch: host_rows.to_devices(batch, sharding, run.data.batch_size),
         max_batches=max_batches,

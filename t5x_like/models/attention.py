@@ -72,8 +72,8 @@ class Attention(nnx.Module):
         v_BMGH = add_bias(project(x_BMD, self.value[...], dtype=self.dtype), self.value_bias)
         k_BMGH = self.turn(k_BMGH, self.key_norm, positions_BMP)
         return KeysValues(
-            checkpoint_name(self.shard(k_BMGH, "batch", "length", "heads_activation", None), "key"),
-            checkpoint_name(self.shard(v_BMGH, "batch", "length", "heads_activation", None), "value"),
+            checkpoint_name(self.shard(k_BMGH, "batch", "key_length", "heads_activation", None), "key"),
+            checkpoint_name(self.shard(v_BMGH, "batch", "key_length", "heads_activation", None), "value"),
         )
 
     def __call__(
@@ -89,7 +89,7 @@ class Attention(nnx.Module):
         """What the tokens of `x` read of `seen`; cross attention has neither positions nor bias."""
         q_BLNH = add_bias(project(x_BLD, self.query[...], dtype=self.dtype), self.query_bias)
         q_BLNH = self.turn(q_BLNH, self.query_norm, positions_BLP)
-        q_BLNH = checkpoint_name(self.shard(q_BLNH, "batch", "length", "heads_activation", None), "query")
+        q_BLNH = checkpoint_name(self.shard(q_BLNH, "batch", "inner_length", "heads_activation", None), "query")
         y_BLNH = self.kernel(
             q_BLNH * self.logit_scale,
             seen,
@@ -98,7 +98,7 @@ class Attention(nnx.Module):
             dropout_key=dropout_key,
             dropout_rate=self.dropout_rate,
         )
-        y_BLNH = checkpoint_name(self.shard(y_BLNH, "batch", "length", "heads_activation", None), "attention")
+        y_BLNH = checkpoint_name(self.shard(y_BLNH, "batch", "inner_length", "heads_activation", None), "attention")
         out_BLD = checkpoint_name(project(y_BLNH, self.out[...], dtype=self.dtype, num_contracted=2), "attention_out")
         return add_bias(out_BLD, self.out_bias)
 

@@ -106,7 +106,7 @@ class Encoder(nnx.Module):
         if self.head is None:
             raise ValueError("this Encoder has head None and gives hidden states only; give it a head, such as MlmHead")
         logits_BLV = self.head(x_BLD, self.embedding.table[...])
-        return self.shard(logits_BLV, "batch", "length", "vocab_activation")
+        return self.shard(logits_BLV, "batch", "inner_length", "vocab_activation")
 
     def __call__(self, features: Features, *, dropout_key: jax.Array | None = None) -> jax.Array:
         return self.logits(self.hidden(features, dropout_key=dropout_key).x_BLD)

@@ -289,7 +289,7 @@ class ContrastiveCaptioner(nnx.Module):
     def logits(self, x_BLD: jax.Array) -> jax.Array:
         """float32 [B, L, V]."""
         logits_BLV = self.head(x_BLD, self.embedding.table[...])
-        return self.shard(logits_BLV, "batch", "length", "vocab_activation")
+        return self.shard(logits_BLV, "batch", "inner_length", "vocab_activation")
 
     def __call__(self, features: Features, *, dropout_key: jax.Array | None = None) -> jax.Array:
         return self.logits(self.hidden(features, dropout_key=dropout_key).x_BLD)

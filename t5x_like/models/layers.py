@@ -68,11 +68,18 @@ def project(x: jax.Array, kernel: jax.Array, *, dtype: str, num_contracted: int 
     """Contracts the last dims of `x` [B, L, ...] with the first dims of `kernel`, in `dtype`.
 
     Tokens are flattened into one matrix: on CPU the backward pass of a contraction over (B, L) costs 1.4 times as much.
+    A mesh that splits the length of rows cannot keep a flat list of tokens split, so there B and L stay apart.
     """
     contracted, out_shape = kernel.shape[:num_contracted], kernel.shape[num_contracted:]
-    fan_in = math.prod(contracted)
-    y = x.reshape(-1, fan_in).astype(dtype) @ kernel.reshape(fan_in, -1).astype(dtype)
-    return y.reshape(*x.shape[: x.ndim - num_contracted], *out_shape)
+    fan_in, kept = math.prod(contracted), x.shape[: x.ndim - num_contracted]
+    tokens = kept if length_is_split() else (-1,)
+    y = x.reshape(*tokens, fan_in).astype(dtype) @ kernel.reshape(fan_in, -1).astype(dtype)
+    return y.reshape(*kept, *out_shape)
+
+
+def length_is_split() -> bool:
+    """Whether the mesh that this is traced for splits rows by their length."""
+    return jax.sharding.get_abstract_mesh().shape.get("context", 1) > 1
 
 
 def split_key(key: jax.Array | None, num: int):
@@ -183,7 +190,7 @@ class Mlp(nnx.Module):
     ) -> tuple[jax.Array, dict[str, Term]]:
         up_BLF = checkpoint_name(project(x_BLD, self.up[...], dtype=self.dtype), "mlp_in")
         y_BLF = dropout(self.activation(add_bias(up_BLF, self.up_bias)), dropout_key, rate=self.dropout_rate)
-        y_BLF = self.shard(y_BLF, "batch", "length", "mlp_activation")
+        y_BLF = self.shard(y_BLF, "batch", "inner_length", "mlp_activation")
         down_BLD = checkpoint_name(project(y_BLF, self.down[...], dtype=self.dtype), "mlp_out")
         return add_bias(down_BLD, self.down_bias), {}
 
@@ -214,7 +221,7 @@ class GatedMlp(nnx.Module):
         gate_BLF = checkpoint_name(project(x_BLD, self.gate[...], dtype=self.dtype), "mlp_in")
         up_BLF = checkpoint_name(project(x_BLD, self.up[...], dtype=self.dtype), "mlp_in")
         y_BLF = dropout(self.activation(gate_BLF) * up_BLF, dropout_key, rate=self.dropout_rate)
-        y_BLF = self.shard(y_BLF, "batch", "length", "mlp_activation")
+        y_BLF = self.shard(y_BLF, "batch", "inner_length", "mlp_activation")
         return checkpoint_name(project(y_BLF, self.down[...], dtype=self.dtype), "mlp_out"), {}
 
 

@@ -77,7 +77,7 @@ def with_capacity(
     y_BECD = experts(
         x_BSD.reshape(B, E, capacity, D),
         lambda x_BECI, kernel_EIO: jnp.einsum("BECI,EIO->BECO", x_BECI, kernel_EIO),
-        axes=("batch", None, None),
+        axes=("expert_batch", "expert_activation", None),
         dropout_key=dropout_key,
     )
     y_BAD = jax.vmap(from_slots)(y_BECD.reshape(B, E * capacity, D), choice_of_slot_BS, slot_of_choice_BA)

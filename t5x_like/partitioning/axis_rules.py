@@ -5,7 +5,11 @@ A row says over which mesh axis (or axes) a logical axis is split. Kinds of para
   data parallel            embed=None
   ZeRO-1 (optimizer only)  parameters with embed=None, optimizer state with embed=("data", "fsdp"): two tables
   ZeRO-3 / FSDP            embed="fsdp"
-  tensor parallel          mlp, heads, vocab = "tensor"
+  hybrid sharding          embed="fsdp", batch over data too: replicas of a group of devices that share the parameters
+  tensor parallel          mlp, heads, vocab = "tensor" (Megatron, arXiv:1909.08053)
+  sequence parallel        and length="tensor" between the products (arXiv:2205.05198): configs/meshes/sequence.gin
+  expert parallel          expert="expert": a capacity's places change from rows to experts, which is an all-to-all
+  context parallel         length="context"; keys and values come whole (key_length=None), or around the ring
 
 A mesh axis of size 1 splits nothing, so the default table serves every mesh.
 """
@@ -34,13 +38,17 @@ class AxisRules:
     heads: MeshAxes = "tensor"
     kv_heads: MeshAxes = "tensor"
     head_dim: MeshAxes = None
-    layers: MeshAxes = None
+    layers: MeshAxes = "stage"
     relative_buckets: MeshAxes = None
     positions: MeshAxes = None
-    expert: MeshAxes = None
+    expert: MeshAxes = "expert"
     # Of activations.
-    batch: MeshAxes = ("data", "fsdp")
-    length: MeshAxes = None
+    batch: MeshAxes = ("data", "fsdp", "expert")
+    length: MeshAxes = "context"  # between the parts of a layer
+    inner_length: MeshAxes = "context"  # of heads and mlp widths, which tensor splits
+    key_length: MeshAxes = None
+    expert_batch: MeshAxes = ("data", "fsdp")  # of what the experts hold
+    expert_activation: MeshAxes = "expert"
     embed_activation: MeshAxes = None
     heads_activation: MeshAxes = "tensor"
     mlp_activation: MeshAxes = "tensor"

@@ -1,14 +1,16 @@
 """Which device stands where: the one mesh of a run.
 
-  data     replicas of the parameters, each with its own rows of the batch
-  fsdp     rows of the batch too, but parameters and optimizer state are split over it
-  tensor   one matrix multiplication is split over it, so it goes to the devices with the fastest links (last axis)
-
-stage, expert and context are named already, so that rules and checkpoints need no change when they come.
+data     replicas of the parameters, each with its own rows of the batch
+fsdp     rows of the batch too, but parameters and optimizer state are split over it
+expert   rows of the batch too; in a mixture of experts each device holds some of the experts, and tokens travel
+context  pieces of every row: long rows on several devices
+stage    layers: each device holds some of them, and micro-batches travel from one to the next
+tensor   one matrix multiplication is split over it, so it goes to the devices with the fastest links (last axis)
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -16,7 +18,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 MESH_AXES = ("stage", "data", "fsdp", "expert", "context", "tensor")
-NOT_YET = ("stage", "expert", "context")
+CROSS_SLICES = ("data", "stage")  # the first that the slices divide
 
 
 def make_mesh(
@@ -30,13 +32,23 @@ def make_mesh(
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
     """The mesh of these sizes; the one axis that is -1 takes all devices that are left."""
+    if stage != 1:
+        raise ValueError(f"stage={stage}: nothing runs layers in stages yet; write stage=1")
     asked = dict(zip(MESH_AXES, (stage, data, fsdp, expert, context, tensor), strict=True))
-    for axis in NOT_YET:
-        if asked[axis] != 1:
-            raise ValueError(f"mesh axis {axis}={asked[axis]}: nothing splits over {axis} yet; write {axis}=1")
     devices = jax.devices() if devices is None else list(devices)
     sizes = mesh_sizes(asked, len(devices))
     return Mesh(arrange(sizes, devices), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def on_mesh(mesh: Mesh, function: Callable) -> Callable:
+    """`function`, traced for this mesh: what it calls finds it in jax.sharding.get_abstract_mesh()."""
+
+    @functools.wraps(function)
+    def traced(*arguments, **named):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments, **named)
+
+    return traced
 
 
 def mesh_sizes(asked: dict[str, int], num_devices: int) -> dict[str, int]:
@@ -65,15 +77,17 @@ def mesh_sizes(asked: dict[str, int], num_devices: int) -> dict[str, int]:
 def arrange(sizes: dict[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
     """The devices in the shape of the mesh, neighbours in the network side by side.
 
-    Several TPU slices: `data` alone crosses the slow network between them.
+    Several TPU slices: `stage` or `data`, which send least, cross the slow network between them.
     """
     # Only TPU devices have a slice index, so this one attribute has to be asked for.
     num_slices = len({getattr(device, "slice_index", 0) for device in devices})
     shape = tuple(sizes.values())
     if num_slices == 1:
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    if sizes["data"] % num_slices:
-        raise ValueError(f"data={sizes['data']} is not a multiple of the {num_slices} slices; only data crosses slices")
-    between = tuple(num_slices if axis == "data" else 1 for axis in sizes)
+    crossing = next((axis for axis in CROSS_SLICES if sizes[axis] % num_slices == 0), None)
+    if crossing is None:
+        asked = ", ".join(f"{axis}={sizes[axis]}" for axis in CROSS_SLICES)
+        raise ValueError(f"{asked}: one of them must be a multiple of the {num_slices} slices; no other crosses slices")
+    between = tuple(num_slices if axis == crossing else 1 for axis in sizes)
     within = tuple(size // count for size, count in zip(shape, between, strict=True))
     return mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)

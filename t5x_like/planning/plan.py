@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from t5x_like.features import Features
 from t5x_like.partitioning import axis_rules
+from t5x_like.partitioning.mesh import on_mesh
 from t5x_like.partitioning.placement import bytes_per_device
 from t5x_like.planning import collectives, roofline
 from t5x_like.train.state import plan_state
@@ -63,7 +64,7 @@ def plan(run: dict[str, Any], devices: list | None) -> Report:
     batch = abstract_batch(data.lengths, data.batch_size, places)
     key = jax.eval_shape(lambda: jax.random.key(0))
     began = time.monotonic()
-    compiled = compiled_or_refused(jax.jit(step, donate_argnums=0).lower(state.abstract, batch, key))
+    compiled = compiled_or_refused(jax.jit(on_mesh(mesh, step), donate_argnums=0).lower(state.abstract, batch, key))
     seconds, memory = time.monotonic() - began, compiled.memory_analysis()
     params = state.abstract.params
     return Report(

@@ -12,6 +12,7 @@ from t5x_like.metrics.held_out import HeldOut
 from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.partitioning import axis_rules
 from t5x_like.partitioning.axis_rules import AxisRules
+from t5x_like.partitioning.mesh import on_mesh
 from t5x_like.train import host_rows
 from t5x_like.train.state import Model, StatePlan, plan_state
 from t5x_like.train.step import Loss, make_train_step
@@ -43,7 +44,7 @@ class Setup(NamedTuple):
             split,
             objectives=OBJECTIVES,
             graphdef=self.plan.graphdef,
-            measure=self.loss.measure,
+            measure=on_mesh(self.mesh, self.loss.measure),
             rows_of_process=self.host_range,
             to_devices=self.to_devices,
             max_batches=max_batches,
@@ -76,7 +77,7 @@ def plan_run(
         learning_rate=learning_rate,
     )
     host_range = host_rows.rows_of_this_process(sharding, data.batch_size)
-    return Setup(mesh, plan, data, rows, sharding, host_range, jax.jit(step, donate_argnums=0), loss)
+    return Setup(mesh, plan, data, rows, sharding, host_range, jax.jit(on_mesh(mesh, step), donate_argnums=0), loss)
 
 
 def check_rows_come_out_even(batch_size: int, num_microbatches: int, sharding: NamedSharding) -> None:

@@ -50,7 +50,7 @@ def test_every_logical_axis_of_the_package_has_a_row():
 
 def test_parameters_are_split_by_their_axes():
     placed = shardings(MESH, AxisRules(), SHAPES, AXES)
-    assert placed["decoder/layers/mlp/wi"] == NamedSharding(MESH, P(None, "fsdp", "tensor"))
+    assert placed["decoder/layers/mlp/wi"] == NamedSharding(MESH, P("stage", "fsdp", "tensor"))
     assert placed["embedding"].shard_shape((32, 8)) == (16, 4)
 
 
@@ -119,8 +119,8 @@ def test_adafactor_rows_and_columns_keep_what_is_left_of_the_split():
     placed = shardings(MESH, AxisRules(), SHAPES, AXES)
     shapes = jax.eval_shape(optax.adafactor(1e-3, min_dim_size_to_factor=4).init, SHAPES)
     factored = optimizer_shardings(shapes, SHAPES, placed, MESH)[0]
-    assert factored.v_row["decoder/layers/mlp/wi"].spec == P(None, "fsdp")
-    assert factored.v_col["decoder/layers/mlp/wi"].spec == P(None, "tensor")
+    assert factored.v_row["decoder/layers/mlp/wi"].spec == P("stage", "fsdp")
+    assert factored.v_col["decoder/layers/mlp/wi"].spec == P("stage", "tensor")
     assert factored.v["decoder/layers/mlp/wi"].spec == P()
 
 

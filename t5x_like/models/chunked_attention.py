@@ -99,6 +99,13 @@ def attend(tiles: Tiles, arrays: Arrays, visible: Visible, kept_BMGK: jax.Array 
 
 def forward(tiles: Tiles, arrays: Arrays, visible: Visible, kept_BMGK: jax.Array | None):
     """The output, and what the backward pass needs of it."""
+    y_BLGKH, log_total_IBGKL = read_all(tiles, arrays, visible, kept_BMGK)
+    # Saved in float32: rounded, it would make the gradient of bfloat16 queries twice as wrong as that of `xla`.
+    return y_BLGKH.astype(arrays.q_BLGKH.dtype), (arrays, visible, kept_BMGK, y_BLGKH, log_total_IBGKL)
+
+
+def read_all(tiles: Tiles, arrays: Arrays, visible: Visible, kept_BMGK: jax.Array | None):
+    """What the queries read and, by their chunks, the logarithm of the softmax's sum; both float32."""
     meet_IJ = chunks_that_meet(tiles, visible)
 
     def read(i):
@@ -118,9 +125,7 @@ def forward(tiles: Tiles, arrays: Arrays, visible: Visible, kept_BMGK: jax.Array
         return jnp.moveaxis(y_BGKLH, 3, 1), state.highest_BGKL + jnp.log(total_BGKL)
 
     y_IBLGKH, log_total_IBGKL = jax.lax.map(read, jnp.arange(meet_IJ.shape[0]))
-    y_BLGKH = joined(y_IBLGKH)
-    # Saved in float32: rounded, it would make the gradient of bfloat16 queries twice as wrong as that of `xla`.
-    return y_BLGKH.astype(arrays.q_BLGKH.dtype), (arrays, visible, kept_BMGK, y_BLGKH, log_total_IBGKL)
+    return joined(y_IBLGKH), log_total_IBGKL
 
 
 def start(q_BLGKH: jax.Array, sinks_GK: jax.Array | None) -> Softmax:
@@ -147,7 +152,12 @@ def extend(state: Softmax, logits_BGKLM, mask_BLM, v_BMGH, kept_BGKLM) -> Softma
 
 
 def backward(tiles: Tiles, saved, dy_BLGKH: jax.Array):
-    """Gradients of the arrays; those of keys, values and bias are added up over chunks of queries, in float32."""
+    found = all_gradients(tiles, saved, dy_BLGKH)
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), found, saved[0]), None, None
+
+
+def all_gradients(tiles: Tiles, saved, dy_BLGKH: jax.Array) -> Arrays:
+    """Of the arrays, in float32; those of keys, values and bias are added up over chunks of queries."""
     arrays, visible, kept_BMGK, y_BLGKH, log_total_IBGKL = saved
     meet_IJ = chunks_that_meet(tiles, visible)
     inner_BGKL = jnp.einsum("BLGKH,BLGKH->BGKL", dy_BLGKH, y_BLGKH, preferred_element_type=jnp.float32)
@@ -178,8 +188,7 @@ def backward(tiles: Tiles, saved, dy_BLGKH: jax.Array):
     if arrays.sinks_GK is not None:
         log_total_BGKL = jnp.moveaxis(log_total_IBGKL, 0, 3).reshape(inner_BGKL.shape)
         dsinks = -(jnp.exp(arrays.sinks_GK[None, :, :, None] - log_total_BGKL) * inner_BGKL).sum(axis=(0, 3))
-    found = Arrays(joined(dq_IBLGKH), dk, dv, dbias, dsinks)
-    return jax.tree.map(lambda x, like: x.astype(like.dtype), found, arrays), None, None
+    return Arrays(joined(dq_IBLGKH), dk, dv, dbias, dsinks)
 
 
 attend.defvjp(forward, backward)

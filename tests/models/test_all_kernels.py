@@ -16,8 +16,9 @@ from t5x_like.models import cudnn_attention, kernel_choice
 from t5x_like.models.attention_kernels import Scores, Visible, across, xla
 from t5x_like.models.chunked_attention import Tiles, chunked, chunks_that_meet
 from t5x_like.models.kv_cache import KeysValues
+from t5x_like.models.ring_attention import balanced_ring, ring
 from t5x_like.models.splash_attention import splash
-from t5x_like.partitioning.mesh import make_mesh
+from t5x_like.partitioning.mesh import make_mesh, on_mesh
 
 B, N, H = 2, 4, 8
 SINKS = jnp.array([0.3, -0.5, 1.0, 0.0])
@@ -57,7 +58,7 @@ REQUESTS = {
     "cross": Request("none", length=128, keys=256),
     "ragged cross": Request("none", length=29, keys=51),
     "everything": Request(
-        "prefix", 2, length=75, window=20, num_global=3, softcap=2.0, bias_shape=(B, N), has_sinks=True
+        "prefix", 2, length=80, window=20, num_global=3, softcap=2.0, bias_shape=(B, N), has_sinks=True
     ),
 }
 
@@ -85,7 +86,24 @@ def splash_of(request):
     return functools.partial(splash, order=order, block=128, interpret=True)
 
 
-ANOTHER_ORDER = {"prefix": "", "right to left": ""}  # data: `require_order` finds them, see test_splash_attention
+def on_mesh_of(num_devices, kernel):
+    """The kernel where as many devices share every row; its chunks do not divide the pieces."""
+    mesh = make_mesh(data=1, context=num_devices, devices=jax.devices()[:num_devices])
+
+    def run(q_BLNH, *arguments, **named):
+        q_BLNH = jax.lax.with_sharding_constraint(q_BLNH, NamedSharding(mesh, P(None, "context")))
+        return on_mesh(mesh, functools.partial(kernel, query_chunk=5, key_chunk=7))(q_BLNH, *arguments, **named)
+
+    return lambda request: run
+
+
+def skipped_by(kernel, name):
+    """Splash believes its order, `require_order` looks (see test_splash_attention); a ring reads as `chunked` does."""
+    if kernel == "splash":
+        return name in ("prefix", "right to left")
+    return "ring" in kernel and name not in ("everything", *(("dropout", "cross", "ragged") if "4" in kernel else ()))
+
+
 KERNELS = {
     "chunked": Row(lambda request: functools.partial(chunked, query_chunk=32, key_chunk=48), {}),
     "cudnn": Row(
@@ -115,7 +133,9 @@ KERNELS = {
         },
     ),
 }
-CASES = [(k, r) for k in KERNELS for r in REQUESTS if not (k == "splash" and r in ANOTHER_ORDER)]
+RINGS = [(kernel, num_devices) for kernel in (ring, balanced_ring) for num_devices in (2, 4, 8)]
+KERNELS |= {f"{kernel.__name__} of {n}": Row(on_mesh_of(n, kernel), {"ragged": "pieces"}) for kernel, n in RINGS}
+CASES = [(k, r) for k in KERNELS for r in REQUESTS if not skipped_by(k, r)]
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,12 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from t5x_like.features import Features
 from t5x_like.losses import CrossEntropy
@@ -17,7 +19,7 @@ from t5x_like.models.mixture_of_experts import MixtureOfExperts, row_balance
 from t5x_like.models.mixture_of_experts_dispatch import with_capacity
 from t5x_like.partitioning.axis_rules import AxisRules
 from t5x_like.partitioning.mesh import make_mesh, on_mesh
-from t5x_like.train.state import plan_state
+from t5x_like.train.state import StatePlan, plan_state
 from t5x_like.train.step import make_train_step
 
 V, L, ROWS = 64, 16, 8
@@ -58,24 +60,33 @@ def packed_rows(family: str, rng: np.random.Generator, rows: int = ROWS, length:
     return batch._replace(encoder=side(False)._replace(targets=None, loss_weights=None)) if family == "t5" else batch
 
 
-def losses(
+class Ready(NamedTuple):
+    mesh: Mesh
+    plan: StatePlan
+    step: Callable
+
+
+def set_up(
     model: Callable,
-    batches: list[Features],
     *,
     sizes: dict[str, int] | None = None,
     rules: AxisRules = AxisRules(),  # noqa: B008  frozen
     optimizer_rules: AxisRules | None = None,
     num_microbatches: int = 1,
     optimizer: optax.GradientTransformation | None = None,
-    make_step: Callable = make_train_step,
-) -> np.ndarray:
-    """The loss of every step on a mesh of these sizes; None is one device."""
+) -> Ready:
+    """The step on a mesh of these sizes; None is one device."""
     sizes = sizes or {"data": 1}
     mesh = make_mesh(**{"data": 1} | sizes, devices=jax.devices()[: math.prod(sizes.values())])
     optimizer = optimizer or optax.adamw(1e-2)
     plan = plan_state(model, optimizer, mesh, rules, optimizer_rules)
-    step = make_step(plan.graphdef, CrossEntropy(), optimizer, num_microbatches=num_microbatches)
-    step = jax.jit(on_mesh(mesh, step), donate_argnums=0)
+    step = make_train_step(plan.graphdef, CrossEntropy(), optimizer, num_microbatches=num_microbatches)
+    return Ready(mesh, plan, jax.jit(on_mesh(mesh, step), donate_argnums=0))
+
+
+def losses(model: Callable, batches: list[Features], **how) -> np.ndarray:
+    """The loss of every step; `how` as in `set_up`."""
+    _, plan, step = set_up(model, **how)
     state, key, found = plan.create(jax.random.key(0)), jax.random.key(1), []
     for batch in batches:
         state, metrics = step(state, batch, key)

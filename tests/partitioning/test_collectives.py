@@ -1,0 +1,69 @@
+"""What each kind of parallelism sends, read from the compiled step: what it is for, and no gather beyond that."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import pytest
+
+from t5x_like.models.attention import Attention
+from t5x_like.models.blocks import Block
+from t5x_like.models.ring_attention import ring
+from t5x_like.models.rotary import Rotary
+from t5x_like.partitioning.axis_rules import AxisRules
+from t5x_like.planning.collectives import collectives_of
+from tests.partitioning import mesh_runs
+from tests.partitioning.mesh_runs import ROWS, SIZES, L, V
+
+FLOAT = 4
+ACTIVATION = FLOAT * ROWS * L * SIZES["d_model"]
+KEYS = FLOAT * ROWS * L * SIZES["num_heads"] * SIZES["head_dim"]
+MATRIX = FLOAT * SIZES["d_model"] * SIZES["d_ff"]
+EMBEDDING = FLOAT * V * SIZES["d_model"]
+NUM_EXPERTS, NUM_LAYERS = 8, 4
+ring_layer = functools.partial(Block, attention=functools.partial(Attention, rotary=Rotary, kernel=ring))
+
+
+class Row(NamedTuple):
+    """sends: (kind, axes, bytes at a time or None for any); largest_gather: no all-gather gives more bytes."""
+
+    sizes: dict[str, int]
+    sends: tuple[str, str, int | None]
+    largest_gather: int
+    rules: AxisRules = AxisRules()
+    family: str = "llama"
+    changes: dict = {}  # noqa: RUF012  read only
+
+
+ROWS_OF_TABLE = {
+    "data": Row({"data": 8}, ("all-reduce", "data", None), 0),
+    "fsdp": Row({"fsdp": 8}, ("all-gather", "fsdp", MATRIX), max(MATRIX, EMBEDDING)),  # never all layers at a time
+    "tensor": Row({"tensor": 8}, ("all-reduce", "tensor", ACTIVATION), 0),
+    "sequence": Row(
+        {"tensor": 8}, ("all-gather", "tensor", ACTIVATION), ACTIVATION, AxisRules(length=("context", "tensor"))
+    ),
+    # A routing decision is gathered; of what the experts know, nothing.
+    "expert": Row({"expert": 8}, ("all-to-all", "expert", None), MATRIX * NUM_EXPERTS // 4, family="moe"),
+    "context": Row({"context": 8}, ("all-gather", "context", KEYS), KEYS),  # not x, not the logits
+    "ring": Row(
+        {"context": 8},
+        ("collective-permute", "context", KEYS // 8),
+        0,
+        AxisRules(key_length="context"),
+        changes={"layers": ring_layer},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROWS_OF_TABLE)
+def test_a_step_sends_what_its_kind_of_parallelism_is_for_and_gathers_no_more(name):
+    row = ROWS_OF_TABLE[name]
+    model = mesh_runs.model_of(row.family, NUM_LAYERS, **row.changes)
+    ready = mesh_runs.set_up(model, sizes=row.sizes, rules=row.rules)
+    batch = mesh_runs.batches_of(row.family, 1)[0]
+    found = collectives_of(
+        ready.step.lower(ready.plan.abstract, batch, jax.random.key(0)).compile().as_text(), ready.mesh
+    )
+    kind, axes, size = row.sends
+    assert [one for one in found if (one.kind, one.axes) == (kind, axes) and size in (None, one.bytes)], found
+    assert [one for one in found if one.kind == "all-gather" and one.bytes > row.largest_gather] == []

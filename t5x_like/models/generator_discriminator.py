@@ -31,15 +31,53 @@ class Replaced(NamedTuple):
     terms: dict[str, Term]
 
 
+class Discriminator(nnx.Module):
+    """An encoder, and for each token the log odds that it is not the original one.
+
+    width     of the embedding (ELECTRA small: 128; base and large: that of the encoder)
+    entry     of that width
+    encoder   makes an Encoder, given its embedding and entry, without a head
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        width: int,
+        encoder: Callable,
+        rngs: nnx.Rngs,
+        entry: Callable = bert_entry,
+        head: Callable = ReplacedTokenHead,
+        init: Callable[..., Initializers] = normal_init,
+        shard: Shard = unsharded,
+    ):
+        self.vocab_size = vocab_size
+        self.encoder: Encoder = encoder(
+            vocab_size=vocab_size,
+            embedding=functools.partial(FactorisedEmbedding, width=width),
+            entry=functools.partial(FactorisedEntry, width=width, entry=entry),
+            head=None,
+            shard=shard,
+            rngs=rngs,
+        )
+        sizes = self.encoder.sizes
+        self.head = head(sizes, init=init(num_layers=1, head_dim=sizes.head_dim), rngs=rngs)
+
+    def replaced(self, features: Features, *, dropout_key: jax.Array | None = None) -> Replaced:
+        x_BLD, terms = self.encoder.hidden(features, dropout_key=dropout_key)
+        return Replaced(self.head(x_BLD), terms)
+
+    def __call__(self, features: Features, *, dropout_key: jax.Array | None = None) -> jax.Array:
+        return self.replaced(features, dropout_key=dropout_key).logits_BL
+
+
 class GeneratorDiscriminator(nnx.Module):
     """Two encoders over one embedding.
 
-    width             of the shared embedding (ELECTRA small: 128; base and large: that of the discriminator)
-    entry             of that width
-    generator         makes an Encoder, given its embedding, entry and head; about 1/4 to 1/2 of the other's width
-    discriminator     makes the other Encoder, given the same without a head
-    head              of the generator, given `width`
-    replaced_head     of the discriminator
+    generator       makes an Encoder, given its embedding, entry and head; about 1/4 to 1/2 of the other's width
+    discriminator   makes the other Encoder, as `encoder` of a Discriminator, whose arguments the others are
+    head            of the generator, given `width`
+    replaced_head   of the discriminator
     """
 
     def __init__(
@@ -57,26 +95,17 @@ class GeneratorDiscriminator(nnx.Module):
         shard: Shard = unsharded,
     ):
         self.vocab_size = vocab_size
-        self.discriminator: Encoder = discriminator(
-            vocab_size=vocab_size,
-            embedding=functools.partial(FactorisedEmbedding, width=width),
-            entry=functools.partial(FactorisedEntry, width=width, entry=entry),
-            head=None,
-            shard=shard,
-            rngs=rngs,
+        told = {"vocab_size": vocab_size, "shard": shard, "rngs": rngs}
+        self.discriminator = Discriminator(
+            **told, width=width, encoder=discriminator, entry=entry, head=replaced_head, init=init
         )
-        embedding, narrow = self.discriminator.embedding, self.discriminator.stack.entry.narrow
+        embedding, narrow = self.discriminator.encoder.embedding, self.discriminator.encoder.stack.entry.narrow
         self.generator: Encoder = generator(
-            vocab_size=vocab_size,
+            **told,
             embedding=lambda sizes, **told: embedding,
             entry=functools.partial(FactorisedEntry, width=width, entry=lambda sizes, **told: narrow),
             head=functools.partial(head, width=width),
-            shard=shard,
-            rngs=rngs,
         )
-        sizes = self.discriminator.sizes
-        values = init(num_layers=1, head_dim=sizes.head_dim)
-        self.replaced_head = replaced_head(sizes, init=values, rngs=rngs)
 
     def hidden(self, features: Features, *, dropout_key: jax.Array | None = None) -> Hidden:
         """The generator's output [B, L, G] for masked tokens, and its layers' terms."""
@@ -88,5 +117,4 @@ class GeneratorDiscriminator(nnx.Module):
 
     def replaced(self, features: Features, *, dropout_key: jax.Array | None = None) -> Replaced:
         """What the discriminator thinks of tokens of which some were replaced."""
-        x_BLD, terms = self.discriminator.hidden(features, dropout_key=dropout_key)
-        return Replaced(self.replaced_head(x_BLD), terms)
+        return self.discriminator.replaced(features, dropout_key=dropout_key)

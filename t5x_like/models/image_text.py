@@ -86,9 +86,11 @@ class TwoTowers(nnx.Module):
         text_projection: Callable | None = Projection,
         contrast: Callable = SoftmaxContrast,
         init: Callable[..., Initializers] = normal_init,
+        shard: Shard = unsharded,
     ):
-        self.image: VisionEncoder = image(rngs=rngs)
-        self.text: Encoder = text(head=None, rngs=rngs)
+        self.image: VisionEncoder = image(shard=shard, rngs=rngs)
+        self.text: Encoder = text(head=None, shard=shard, rngs=rngs)
+        self.vocab_size = self.text.vocab_size
         values = init(num_layers=1, head_dim=self.text.sizes.head_dim)
         self.image_pool = image_pool(self.image.sizes, init=values, rngs=rngs)
         self.text_pool = text_pool(self.text.sizes, init=values, rngs=rngs)
@@ -127,10 +129,16 @@ class ImagePrefixDecoder(nnx.Module):
     """
 
     def __init__(
-        self, *, image: Callable, text: Callable, rngs: nnx.Rngs, init: Callable[..., Initializers] = normal_init
+        self,
+        *,
+        image: Callable,
+        text: Callable,
+        rngs: nnx.Rngs,
+        init: Callable[..., Initializers] = normal_init,
+        shard: Shard = unsharded,
     ):
-        self.image: VisionEncoder = image(has_class_token=False, rngs=rngs)
-        self.text: Decoder = text(rngs=rngs)
+        self.image: VisionEncoder = image(has_class_token=False, shard=shard, rngs=rngs)
+        self.text: Decoder = text(shard=shard, rngs=rngs)
         self.vocab_size = self.text.vocab_size
         values = init(num_layers=1, head_dim=self.text.stack.sizes.head_dim)
         width = self.text.stack.sizes.d_model
@@ -238,7 +246,7 @@ class ContrastiveCaptioner(nnx.Module):
             rngs=rngs,
         )
         self.vocab_size, self.shard = vocab_size, shard
-        self.image: VisionEncoder = image(has_class_token=False, rngs=rngs)
+        self.image: VisionEncoder = image(has_class_token=False, shard=shard, rngs=rngs)
         check_widths(self.image, d_model)
         part = {"init": values, "rngs": rngs}
         self.image_pool = AttentionPool(sizes, **part, mlp=None)

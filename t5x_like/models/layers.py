@@ -149,7 +149,18 @@ def gelu_tanh(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=True)
 
 
-ACTIVATIONS = {"relu": jax.nn.relu, "silu": jax.nn.silu, "gelu": gelu, "gelu_tanh": gelu_tanh}
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """The approximation by a logistic that CLIP was trained with."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+}
 
 
 # An MLP is called as `mlp(x_BLD, is_real_BL, dropout_key=)` and gives its output and the terms it adds to the loss: of
@@ -161,6 +172,10 @@ def activation_named(name: str) -> Callable[[jax.Array], jax.Array]:
         nearest = difflib.get_close_matches(name, ACTIVATIONS, n=1, cutoff=0.0)[0]
         raise ValueError(f"activation {name!r} is not one of {', '.join(ACTIVATIONS)}; nearest is {nearest!r}")
     return ACTIVATIONS[name]
+
+
+def name_of_activation(function: Callable[[jax.Array], jax.Array]) -> str:
+    return next(name for name, known in ACTIVATIONS.items() if known is function)
 
 
 class Mlp(nnx.Module):

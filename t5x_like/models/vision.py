@@ -18,6 +18,7 @@ from t5x_like.models.attention import Attention
 from t5x_like.models.attention_kernels import across
 from t5x_like.models.blocks import Block
 from t5x_like.models.entry import Entry
+from t5x_like.models.heads import multiply
 from t5x_like.models.initializers import Initializers, normal_init
 from t5x_like.models.layer_loops import save_everything
 from t5x_like.models.layers import (
@@ -193,3 +194,36 @@ class AttentionPool(nnx.Module):
 
     def __call__(self, x_BLD: jax.Array, is_real_BL: jax.Array) -> jax.Array:
         return self.read(x_BLD, is_real_BL)[:, 0]
+
+
+class ImageClassifier(nnx.Module):
+    """`features.patches` to float32 [B, C]: which of C classes an image is in (ViT, section 3.1).
+
+    image   makes a VisionEncoder
+    pool    makes one vector of its output
+    """
+
+    def __init__(
+        self,
+        *,
+        image: Callable,
+        num_classes: int,
+        rngs: nnx.Rngs,
+        pool: Callable = FirstToken,
+        init: Callable[..., Initializers] = normal_init,
+        shard: Shard = unsharded,
+    ):
+        self.image: VisionEncoder = image(shard=shard, rngs=rngs)
+        sizes = self.image.sizes
+        values = init(num_layers=1, head_dim=sizes.head_dim)
+        self.pool = pool(sizes, init=values, rngs=rngs)
+        self.dtype = sizes.dtype
+        kernel = (sizes.d_model, num_classes), ("embed", None)
+        self.kernel = parameter(rngs, values.logits, *kernel, fan_in=sizes.d_model)
+        self.bias = zeros((num_classes,), (None,))
+
+    def __call__(self, features: Features, *, dropout_key: jax.Array | None = None) -> jax.Array:
+        x_BLD = self.image.hidden(features.patches, dropout_key=dropout_key).x_BLD
+        x_BD = self.pool(x_BLD, jnp.ones(x_BLD.shape[:2], bool))
+        logits_BC = multiply(x_BD[:, None], self.kernel[...], contracted_dim=0, dtype=self.dtype)[:, 0]
+        return add_bias(logits_BC, self.bias)

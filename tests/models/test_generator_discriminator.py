@@ -57,8 +57,8 @@ def test_the_generator_gives_a_logit_per_token_of_the_vocabulary_and_the_discrim
 def test_both_read_one_embedding_and_nothing_else_in_common():
     _, params = taken_apart()
     assert [name for name in params if name.endswith("table")] == [
-        "discriminator/embedding/table",
-        "discriminator/stack/entry/narrow/positions/table",
+        "discriminator/encoder/embedding/table",
+        "discriminator/encoder/stack/entry/narrow/positions/table",
     ]
     before = compiled()(params, batch())
     affects = {}
@@ -83,6 +83,6 @@ def test_tied_gradients_of_both_forwards_meet_in_the_shared_table():
 
     gradient = jax.jit(jax.grad(loss))
     one, other, both = (gradient(params, *scales) for scales in ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0)))
-    name = "discriminator/embedding/table"
+    name = "discriminator/encoder/embedding/table"
     np.testing.assert_allclose(both[name], one[name] + other[name], rtol=1e-3, atol=1e-3)
     assert np.abs(one[name]).max() > 0 and np.abs(other[name]).max() > 0

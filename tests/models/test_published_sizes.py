@@ -42,6 +42,8 @@ SIZES = {
     "qwen3_8b": 8_190_735_360,
     "qwen3_moe_30b": 30_532_122_624,
     "mixtral_8x7b": 46_702_792_704,
+    "gemma_2b": 2_506_172_416,
+    "gemma_7b": 8_537_680_896,
     "gemma2_2b": 2_614_341_888,
     "gemma2_9b": 9_241_705_984,
     "gemma3_1b": 999_885_952,
@@ -74,6 +76,14 @@ SIZES = {
     "mt5_xxl": 12_921_057_280,
     "byt5_small": 299_637_760,
     "byt5_base": 581_653_248,
+    "byt5_large": 1_228_183_552,
+    "byt5_xl": 3_737_801_728,
+    "byt5_xxl": 12_906_899_328,
+    "umt5_small": 306_601_984,
+    "umt5_base": 592_043_520,
+    "umt5_xl": 3_768_356_864,
+    "umt5_xxl": 12_972_531_712,
+    "ul2_20b": 19_591_209_984,
     # BertForMaskedLM
     "bert_base": 109_514_298,
     "bert_large": 335_174_458,
@@ -92,6 +102,16 @@ SIZES = {
     "bart_base": 139_420_416 - 2 * 2 * 768 + 50_265,
     "bart_large": 406_291_456 - 2 * 2 * 1024 + 50_265,
     "mbart_large": 610_851_840 - 2 * 2 * 1024 + 250_027,
+    # ViTForImageClassification, CLIPModel, SiglipModel, PaliGemmaForConditionalGeneration
+    "vit_b16": 86_567_656,
+    "vit_l16": 304_326_632,
+    "vit_h14": 632_045_800,
+    "clip_b32": 151_277_313,
+    "clip_b16": 149_620_737,
+    "clip_l14": 427_616_513,
+    "siglip_b16": 203_155_970,
+    "siglip_so400m": 877_960_498,
+    "paligemma_3b_224": 2_923_466_480,
 }
 
 

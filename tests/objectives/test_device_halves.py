@@ -254,7 +254,7 @@ def test_the_discriminator_teaches_the_generator_nothing_but_the_embedding():
     grads = jax.jit(jax.grad(judged))(params)
     own = [path for path in grads if path.startswith("generator/")]
     assert own and all((np.asarray(grads[path]) == 0).all() for path in own)
-    assert np.abs(grads["discriminator/embedding/table"]).max() > 0
+    assert np.abs(grads["discriminator/encoder/embedding/table"]).max() > 0
 
 
 def test_contrasts_in_float64():

@@ -20,15 +20,15 @@ from rich.table import Table
 
 from t5x_like import configs
 from t5x_like.configurables import CONFIGURABLES
-from t5x_like.features import Features
-from t5x_like.losses import token_cross_entropy
 from t5x_like.models.hugging_face import convert
 from t5x_like.models.hugging_face.table import FAMILIES, family_named
 from t5x_like.models.hugging_face.tensors import Tensors, read_config, write_files
 from t5x_like.models.parameters import merge, split
 from t5x_like.partitioning import axis_rules
 from t5x_like.partitioning.mesh import make_mesh
+from tests.golden.hugging_face_batches import batch_of, compared, loss_of
 from tests.golden.make import hugging_face as reference
+from tests.golden.make.hugging_face_kinds import KINDS, NEW, PROMPT
 
 LOGITS, LOSS = 1e-4, 1e-5  # how far they may be apart, in float32
 
@@ -50,22 +50,6 @@ def imported(family: str, folder: pathlib.Path):
     return module, graphdef, convert.import_params(family_named(family), module, target, Tensors(folder))
 
 
-def side(tokens: list, *, is_causal: bool, targets: list | None = None, types: list | None = None) -> Features:
-    tokens = jnp.asarray(tokens, jnp.int32)
-    place = jnp.tile(jnp.arange(tokens.shape[1]), (len(tokens), 1))
-    targets, types = (None if x is None else jnp.asarray(x, jnp.int32) for x in (targets, types))
-    weights = None if targets is None else jnp.ones(tokens.shape, jnp.float32)
-    order = place if is_causal else 0 * place
-    return Features(tokens, targets, weights, jnp.ones_like(tokens), place[..., None], order, types)
-
-
-def batch_of(kind: str, inputs: dict) -> Features:
-    is_causal = kind != reference.ENCODER
-    features = side(inputs["tokens"], is_causal=is_causal, targets=inputs["targets"], types=inputs.get("type_ids"))
-    encoder = inputs.get("encoder_tokens")
-    return features._replace(encoder=encoder and side(encoder, is_causal=False))
-
-
 def compare(family: str, root: pathlib.Path) -> dict:
     """Differences of logits, loss and greedy tokens after import; of keys and logits after export."""
     given, exported = root / "given", root / "exported"
@@ -74,22 +58,21 @@ def compare(family: str, root: pathlib.Path) -> dict:
     golden, theirs = reference.build(family, given)
     golden |= reference.results(theirs, golden)
     module, graphdef, params = imported(family, given)
-    batch = batch_of(golden["kind"], golden["inputs"])
     ours = jax.jit(lambda p, x: merge(graphdef, p)(x))
-    logits = ours(params, batch)
-    loss = float(token_cross_entropy(logits, batch.targets).mean())
+    logits = compared(golden, ours(params, batch_of(golden)))
+    loss = loss_of(golden, logits)
     found = {
         "logits": float(np.abs(np.asarray(logits) - np.asarray(golden["logits"])).max()),
         "loss": abs(loss - golden["loss"]),
         "greedy": "-",
     }
     if "greedy" in golden:
-        rows = [row[: reference.PROMPT] for row in golden["inputs"]["tokens"]]
-        for _ in range(reference.NEW):
+        rows = [row[:PROMPT] for row in golden["inputs"]["tokens"]]
+        for _ in range(NEW):
             whole = golden["inputs"] | {"tokens": rows, "targets": rows}
-            likeliest = jnp.argmax(ours(params, batch_of(golden["kind"], whole))[:, -1], axis=-1).tolist()
+            likeliest = jnp.argmax(ours(params, batch_of(golden, whole))[:, -1], axis=-1).tolist()
             rows = [[*row, token] for row, token in zip(rows, likeliest, strict=True)]
-        found["greedy"] = str([row[reference.PROMPT :] for row in rows] == golden["greedy"])
+        found["greedy"] = str([row[PROMPT:] for row in rows] == golden["greedy"])
     sizes, tensors = convert.export_tensors(family_named(family), module, params, np.float32)
     write_files(exported, tensors, sizes, max_bytes=20_000)  # several files
     config = convert.config_json(family_named(family), module, np.dtype("float32"))
@@ -97,8 +80,8 @@ def compare(family: str, root: pathlib.Path) -> dict:
     cls = getattr(transformers, reference.MODELS[family][0])
     again, report = cls.from_pretrained(exported, output_loading_info=True, attn_implementation="eager")
     found["keys"] = sum(len(report[kind]) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    difference = reference.logits_of(again.eval(), golden["kind"], golden["inputs"]).numpy() - golden["logits"]
-    found["exported"] = float(np.abs(difference).max())
+    theirs, _ = KINDS[golden["kind"]].call(again.eval(), golden["inputs"])
+    found["exported"] = float(np.abs(theirs.numpy() - golden["logits"]).max())
     return found
 
 

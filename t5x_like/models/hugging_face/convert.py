@@ -16,6 +16,7 @@ from flax import nnx
 from t5x_like.models.hugging_face.family import Family
 from t5x_like.models.hugging_face.rules import Rule
 from t5x_like.models.hugging_face.tensors import Tensors, matches_any
+from t5x_like.models.parameters import merge, split
 from t5x_like.models.stack import Stack
 
 LISTED = 12  # names in an error
@@ -70,11 +71,10 @@ def match_all(family: Family, found: Mapping[str, Place]) -> list[Match]:
             ours = tuple(part.format(*layer) for part in rule.ours)
             if not set(ours) <= found.keys():
                 continue
-            count = found[ours[0]].shape[0]
             theirs = tuple(
                 part.format(*layer, e=expert)
                 for part in rule.theirs
-                for expert in (range(count) if "{e}" in part else [0])
+                for expert in (range(found[ours[0]].shape[0]) if "{e}" in part else [0])
             )
             matches.append(Match(rule, ours, theirs))
             covered |= set(ours)
@@ -160,6 +160,9 @@ def export_tensors(
     family: Family, model: nnx.Module, params: Mapping[str, jax.Array], dtype: np.dtype
 ) -> tuple[dict[str, int], Iterator[tuple[str, np.ndarray]]]:
     """(bytes of each tensor by name, the tensors one after another)."""
+    if (part := family.part(model)) is not model:
+        whole = merge(split(model).graphdef, dict(params))
+        model, params = part, split(family.part(whole)).params  # by their names in the part
     found = places(model, params)
     matches = match_all(family, found)
     shapes = {n: s for match in matches for n, s in zip(match.theirs, their_shapes(match, found), strict=True)}
@@ -184,15 +187,15 @@ def config_json(family: Family, model: nnx.Module, dtype: np.dtype) -> dict:
         "model_type": family.model_type,
         "architectures": [family.architecture],
         "dtype": str(np.dtype(dtype)),
-        **family.config(model),
+        **family.config(family.part(model)),
     }
 
 
 def gin_text(family: Family, config: Mapping[str, object], layer_loop: str) -> str:
     """A config of the imported model: its family's parts, and what config.json says of them."""
     bindings = family.bindings(config)
-    root = next(name.split(".")[0] for name in bindings if name.endswith(".d_model"))
-    bindings = {f"{root}.layer_loop": layer_loop} | bindings if layer_loop else bindings
+    roots = [name.removesuffix(".d_model") for name in bindings if name.endswith(".d_model")]
+    bindings = {f"{root}.layer_loop": layer_loop for root in roots if layer_loop} | bindings
     lines = [f"include '{family.include}'", ""]
     for name, value in bindings.items():
         is_reference = isinstance(value, str) and value.startswith("@")

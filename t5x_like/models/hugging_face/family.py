@@ -18,6 +18,7 @@ class Family(NamedTuple):
     config         a model -> config.json without the two names
     rules          every weight
     ignored        regular expressions of their tensors that say nothing new (a tied head, tables of constants)
+    part           what of a larger model of ours can be exported as this family (ELECTRA's discriminator)
     """
 
     model_type: str
@@ -27,6 +28,7 @@ class Family(NamedTuple):
     config: Callable[[nnx.Module], dict[str, Any]]
     rules: tuple[Rule, ...]
     ignored: tuple[str, ...] = ()
+    part: Callable[[nnx.Module], nnx.Module] = lambda model: model
 
 
 def require(config: Mapping[str, Any], key: str, wanted: Any) -> None:

@@ -1,4 +1,4 @@
-"""Gemma 2 and 3: scales that are 1 + w, norms on both sides, local and global layers in turn."""
+"""Gemma: scales that are 1 + w; Gemma 2 and 3 also: norms on both sides, local and global layers in turn."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,28 @@ from typing import Any
 from flax import nnx
 
 from t5x_like.models.hugging_face import llama
-from t5x_like.models.hugging_face.family import Family, decoder_sizes, require, rope_of, sizes_of_decoder
+from t5x_like.models.hugging_face.family import (
+    Family,
+    decoder_sizes,
+    require,
+    rope_of,
+    rope_parameters,
+    rotary_bindings,
+    sizes_of_decoder,
+)
 from t5x_like.models.hugging_face.rules import from_zero, keep
 
 OURS, THEIRS = llama.OURS, llama.THEIRS
+GELU = "gelu_pytorch_tanh"
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
+FIRST_RULES = (
+    keep("embedding/table", "model.embed_tokens.weight"),
+    from_zero(f"{OURS}/attention_norm/before/scale", f"{THEIRS}.input_layernorm.weight"),
+    from_zero(f"{OURS}/mlp_norm/before/scale", f"{THEIRS}.post_attention_layernorm.weight"),
+    from_zero("stack/final_norm/scale", "model.norm.weight"),
+    *llama.ATTENTION,
+    *llama.MLP,
+)
 RULES = (
     keep("embedding/table", "model.embed_tokens.weight"),
     from_zero(f"{OURS}/attention_norm/before/scale", f"{THEIRS}.input_layernorm.weight"),
@@ -27,9 +44,24 @@ QK_NORMS = (
 )
 
 
+def first_bindings(config: Mapping[str, Any]) -> dict[str, Any]:
+    # "gelu" in the first files meant the approximation by tanh too, which transformers says in `hidden_activation`.
+    require({"hidden_act": config.get("hidden_activation") or config.get("hidden_act")}, "hidden_act", GELU)
+    require(config, "attention_bias", False)
+    return decoder_sizes(config) | rotary_bindings(config) | {"RMSNorm.epsilon": config.get("rms_norm_eps", 1e-6)}
+
+
+def first_config(model: nnx.Module) -> dict[str, Any]:
+    return sizes_of_decoder(model) | {
+        "hidden_act": GELU,
+        "rms_norm_eps": model.stack.final_norm.epsilon,
+        "rope_parameters": rope_parameters(model.stack.layer(0).attention.rotary),
+    }
+
+
 def bindings(config: Mapping[str, Any], num_local: int) -> dict[str, Any]:
     """Of both; a cycle is `num_local` local layers and a global one."""
-    require(config, "hidden_activation", "gelu_pytorch_tanh")
+    require(config, "hidden_activation", GELU)
     require(config, "attention_bias", False)
     cycle = [*[LOCAL] * num_local, GLOBAL]
     num_layers = config["num_hidden_layers"]
@@ -68,7 +100,7 @@ def config_of(model: nnx.Module, num_local: int) -> dict[str, Any]:
     first, num_layers = model.stack.layer(0).attention, model.stack.kinds.num_layers
     cycle = [*[LOCAL] * num_local, GLOBAL]
     return sizes_of_decoder(model) | {
-        "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_activation": GELU,
         "rms_norm_eps": model.stack.final_norm.epsilon,
         "query_pre_attn_scalar": round(first.logit_scale**-2),
         "sliding_window": first.scores.window,
@@ -96,6 +128,7 @@ def gemma3_config(model: nnx.Module) -> dict[str, Any]:
     }
 
 
+GEMMA = Family("gemma", "GemmaForCausalLM", "models/gemma.gin", first_bindings, first_config, FIRST_RULES, llama.TIED)
 GEMMA2 = Family("gemma2", "Gemma2ForCausalLM", "models/gemma2.gin", gemma2_bindings, gemma2_config, RULES, llama.TIED)
 GEMMA3 = Family(
     "gemma3_text",

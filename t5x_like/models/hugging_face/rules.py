@@ -70,6 +70,34 @@ def after_rows(ours: str, theirs: str, *, unused: int) -> Rule:
     return Rule((ours,), (theirs,), lambda arrays, shapes: [arrays[0][unused:]], back)
 
 
+def one_row(ours: str, theirs: str) -> Rule:
+    """A table that stands there as a batch of one: [1, ...]."""
+    return Rule((ours,), (theirs,), reshaped, lambda arrays: [arrays[0][None]])
+
+
+def patch_kernel(ours: str, theirs: str, *, channels: int = 3) -> Rule:
+    """A convolution over patches, [D, C, P, P] there; here a matrix of (row, column, channel), [P * P * C, D]."""
+
+    def into(arrays, shapes):
+        return [arrays[0].transpose(2, 3, 1, 0).reshape(shapes[0])]
+
+    def back(arrays):
+        P = math.isqrt(arrays[0].shape[0] // channels)
+        return [arrays[0].reshape(P, P, channels, -1).transpose(3, 2, 0, 1)]
+
+    return Rule((ours,), (theirs,), into, back)
+
+
+def stacked_biases(ours: Sequence[str], theirs: str) -> Rule:
+    """Biases [N, H] each, one after another there."""
+
+    def into(arrays, shapes):
+        parts = np.split(arrays[0], len(shapes))
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    return Rule(tuple(ours), (theirs,), into, lambda arrays: [np.concatenate([array.reshape(-1) for array in arrays])])
+
+
 def stacked(ours: Sequence[str], theirs: str) -> Rule:
     """Matrices with the same inputs, one after another along the outputs: [D, ...] each, theirs [sum of outputs, D]."""
 

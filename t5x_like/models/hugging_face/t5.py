@@ -7,6 +7,7 @@ from flax import nnx
 
 from t5x_like.models.hugging_face.family import Family, require
 from t5x_like.models.hugging_face.rules import Rule, keep, linear, transposed
+from t5x_like.models.layers import name_of_activation
 
 
 def attention(ours: str, theirs: str) -> tuple[Rule, ...]:
@@ -52,6 +53,7 @@ ONE_MATRIX = tuple(
     for rule in rules()
     if "wi_1" not in rule.theirs[0]
 )
+GATED = {"gated-gelu": "gelu_tanh", "gated-silu": "silu"}  # T5 1.1; UL2
 TIED = (r"(en|de)coder\.embed_tokens\.weight",)
 
 
@@ -72,12 +74,16 @@ def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def bindings(config: Mapping[str, Any]) -> dict[str, Any]:
     """T5 1.1 by its gated MLP, T5 1.0 otherwise; they have one model_type."""
-    is_gated = config.get("feed_forward_proj", "relu") == "gated-gelu"
-    if not is_gated:
-        raise ValueError("config.json says feed_forward_proj 'relu', which is T5 1.0: import it as family t5_1_0")
+    mlp = config.get("feed_forward_proj", "relu")
+    if mlp not in GATED:
+        raise ValueError(
+            f"config.json says feed_forward_proj {mlp!r}; with 'relu' it is T5 1.0, family t5_1_0, and this family has "
+            f"{' or '.join(GATED)}"
+        )
     # transformers 5 writes tie_word_embeddings true for all, and keeps what it was in scale_decoder_outputs.
     is_tied = config.get("tie_word_embeddings", True) and config.get("scale_decoder_outputs", True)
-    return sizes(config) | {"EncoderDecoder.head": "@ScaledTiedHead" if is_tied else "@UntiedHead"}
+    head = "@ScaledTiedHead" if is_tied else "@UntiedHead"
+    return sizes(config) | {"EncoderDecoder.head": head, "GatedMlp.activation": GATED[mlp]}
 
 
 def untied_bindings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,6 +95,11 @@ def first_bindings(config: Mapping[str, Any]) -> dict[str, Any]:
     require(config, "feed_forward_proj", "relu")
     require(config, "tie_word_embeddings", True)
     return sizes(config)
+
+
+def mlp_of(mlp: nnx.Module) -> str:
+    ours = name_of_activation(mlp.activation)
+    return next((theirs for theirs, name in GATED.items() if name == ours and hasattr(mlp, "gate")), ours)
 
 
 def config_of(model: nnx.Module) -> dict[str, Any]:
@@ -106,7 +117,7 @@ def config_of(model: nnx.Module) -> dict[str, Any]:
         "layer_norm_epsilon": decoder.final_norm.epsilon,
         "relative_attention_num_buckets": bias.num_buckets,
         "relative_attention_max_distance": bias.max_distance,
-        "feed_forward_proj": "gated-gelu",
+        "feed_forward_proj": mlp_of(decoder.layer(0).mlp),
         "tie_word_embeddings": is_tied,
         "scale_decoder_outputs": is_tied,
         "decoder_start_token_id": 0,
@@ -119,7 +130,6 @@ T5_1_1 = Family("t5", "T5ForConditionalGeneration", "models/t5_1_1.gin", binding
 T5_1_0 = T5_1_1._replace(
     include="models/t5_1_0.gin",
     bindings=first_bindings,
-    config=lambda model: config_of(model) | {"feed_forward_proj": "relu"},
     rules=ONE_MATRIX,
 )
 MT5 = T5_1_1._replace(model_type="mt5", architecture="MT5ForConditionalGeneration", bindings=untied_bindings)

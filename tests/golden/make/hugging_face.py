@@ -15,9 +15,21 @@ import torch
 import transformers
 
 from tests.golden.hugging_face_weights import weights
+from tests.golden.make.hugging_face_kinds import (
+    DECODER,
+    DECODING,
+    DISCRIMINATOR,
+    ENCODER,
+    ENCODER_DECODER,
+    IMAGE_PREFIX,
+    IMAGES,
+    KINDS,
+    PAIRS,
+    V,
+    greedy,
+)
 
 FOLDER = pathlib.Path("tests/golden/hugging_face")
-V = 53
 LLAMA = {
     "vocab_size": V,
     "hidden_size": 24,
@@ -28,7 +40,8 @@ LLAMA = {
     "max_position_embeddings": 64,
     "tie_word_embeddings": False,
 }
-GEMMA = LLAMA | {"head_dim": 6, "query_pre_attn_scalar": 5, "sliding_window": 4, "tie_word_embeddings": True}
+GEMMA = LLAMA | {"head_dim": 6, "tie_word_embeddings": True}
+LOCAL_GEMMA = GEMMA | {"query_pre_attn_scalar": 5, "sliding_window": 4}
 T5 = {
     "vocab_size": V,
     "d_model": 20,
@@ -71,7 +84,29 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
-DECODER, ENCODER, BOTH = "decoder", "encoder", "encoder-decoder"
+IMAGE = {
+    "hidden_size": 24,
+    "intermediate_size": 22,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "image_size": 6,
+    "patch_size": 3,
+}
+TEXT = {
+    "vocab_size": V,
+    "hidden_size": 20,
+    "intermediate_size": 18,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 9,
+}
+PALIGEMMA = {
+    "vision_config": IMAGE | {"model_type": "siglip_vision_model", "vision_use_head": False, "projection_dim": 24},
+    "text_config": GEMMA | {"model_type": "gemma", "num_image_tokens": 4},
+    "image_token_index": V - 1,
+    "projection_dim": 24,
+    "hidden_size": 24,
+}
 # family: (class, kind, settings)
 MODELS = {
     "llama": ("LlamaForCausalLM", DECODER, LLAMA | {"rope_parameters": LLAMA3}),
@@ -90,12 +125,13 @@ MODELS = {
         DECODER,
         LLAMA | {"num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": 4},
     ),
+    "gemma": ("GemmaForCausalLM", DECODER, GEMMA),
     "gemma2": (
         "Gemma2ForCausalLM",
         DECODER,
-        GEMMA | {"num_hidden_layers": 3, "attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.5},
+        LOCAL_GEMMA | {"num_hidden_layers": 3, "attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.5},
     ),
-    "gemma3": ("Gemma3ForCausalLM", DECODER, GEMMA | {"num_hidden_layers": 7}),
+    "gemma3": ("Gemma3ForCausalLM", DECODER, LOCAL_GEMMA | {"num_hidden_layers": 7}),
     "gpt2": (
         "GPT2LMHeadModel",
         DECODER,
@@ -116,27 +152,37 @@ MODELS = {
         },
     ),
     "bloom": ("BloomForCausalLM", DECODER, {"vocab_size": V, "hidden_size": 18, "n_layer": 2, "n_head": 3}),
-    "t5_1_0": ("T5ForConditionalGeneration", BOTH, T5 | {"feed_forward_proj": "relu"}),
+    "t5_1_0": ("T5ForConditionalGeneration", ENCODER_DECODER, T5 | {"feed_forward_proj": "relu"}),
     "t5_1_1": (
         "T5ForConditionalGeneration",
-        BOTH,
+        ENCODER_DECODER,
         T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     ),
     "mt5": (
         "MT5ForConditionalGeneration",
-        BOTH,
+        ENCODER_DECODER,
         T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     ),
     "umt5": (
         "UMT5ForConditionalGeneration",
-        BOTH,
+        ENCODER_DECODER,
         T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     ),
-    "bart": ("BartForConditionalGeneration", BOTH, BART),
-    "mbart": ("MBartForConditionalGeneration", BOTH, BART | {"scale_embedding": True}),
+    "bart": ("BartForConditionalGeneration", ENCODER_DECODER, BART),
+    "mbart": ("MBartForConditionalGeneration", ENCODER_DECODER, BART | {"scale_embedding": True}),
     "bert": ("BertForMaskedLM", ENCODER, BERT),
     "roberta": ("RobertaForMaskedLM", ENCODER, BERT | {"type_vocab_size": 1, "pad_token_id": 1}),
     "albert": ("AlbertForMaskedLM", ENCODER, BERT | {"embedding_size": 12, "num_hidden_layers": 3}),
+    "electra": ("ElectraForPreTraining", DISCRIMINATOR, BERT | {"embedding_size": 12}),
+    "electra_generator": ("ElectraForMaskedLM", ENCODER, BERT | {"embedding_size": 12}),
+    "vit": ("ViTForImageClassification", IMAGES, IMAGE | {"num_labels": 7}),
+    "clip": (
+        "CLIPModel",
+        PAIRS,
+        {"text_config": TEXT | {"eos_token_id": V - 1}, "vision_config": IMAGE, "projection_dim": 10},
+    ),
+    "siglip": ("SiglipModel", PAIRS, {"text_config": TEXT | {"projection_size": 24}, "vision_config": IMAGE}),
+    "paligemma": ("PaliGemmaForConditionalGeneration", IMAGE_PREFIX, PALIGEMMA),
     "modernbert": (
         "ModernBertForMaskedLM",
         ENCODER,
@@ -152,7 +198,6 @@ MODELS = {
         },
     ),
 }
-LENGTH, ENCODER_LENGTH, PROMPT, NEW = 9, 7, 4, 5
 
 
 def build(family: str, folder: pathlib.Path):
@@ -164,7 +209,7 @@ def build(family: str, folder: pathlib.Path):
     with safetensors.safe_open(str(folder / "model.safetensors"), framework="np") as file:
         shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118  no mapping
     config = json.loads((folder / "config.json").read_text())
-    if kind == BOTH and settings.get("tie_word_embeddings") is False:
+    if kind == ENCODER_DECODER and settings.get("tie_word_embeddings") is False:
         # transformers 5 ties a T5 that it makes; the released T5 1.1 have a head of their own, and say so.
         shapes["lm_head.weight"] = shapes["shared.weight"]
         config |= {"tie_word_embeddings": False}
@@ -173,7 +218,9 @@ def build(family: str, folder: pathlib.Path):
         "made_by": f"transformers {transformers.__version__}, torch {torch.__version__}, {name}",
         "family": family,
         "kind": kind,
-        "scales_around": 0.0 if family.startswith("gemma") else 1.0,
+        # Gemma's scales are 1 + w; those of PaliGemma's images are not.
+        "scales_around": 0.0 if "gemma" in family else 1.0,
+        "scales_around_one": "vision_tower.",
         "config": config,
         "tensors": shapes,
     }
@@ -184,43 +231,12 @@ def build(family: str, folder: pathlib.Path):
     return golden, model.eval()
 
 
-def inputs_of(kind: str) -> dict[str, list]:
-    rng = np.random.default_rng(0)
-    inputs = {"tokens": rng.integers(3, V, (2, LENGTH)).tolist(), "targets": rng.integers(3, V, (2, LENGTH)).tolist()}
-    if kind == BOTH:
-        inputs["encoder_tokens"] = rng.integers(3, V, (2, ENCODER_LENGTH)).tolist()
-    return inputs
-
-
-def logits_of(model, kind: str, inputs: dict[str, list]) -> torch.Tensor:
-    tokens = torch.tensor(inputs["tokens"])
-    with torch.no_grad():
-        if kind == BOTH:
-            encoder = torch.tensor(inputs["encoder_tokens"])
-            return model(input_ids=encoder, decoder_input_ids=tokens, use_cache=False).logits
-        told = {} if kind == DECODER else {"attention_mask": torch.ones_like(tokens)}
-        if "type_ids" in inputs:
-            told["token_type_ids"] = torch.tensor(inputs["type_ids"])
-        return model(input_ids=tokens, **told).logits
-
-
-def greedy(model, kind: str, inputs: dict[str, list]) -> list[list[int]]:
-    """The likeliest token again and again, the whole row read each time."""
-    rows = [row[:PROMPT] for row in inputs["tokens"]]
-    for _ in range(NEW):
-        likeliest = logits_of(model, kind, inputs | {"tokens": rows})[:, -1].argmax(-1).tolist()
-        rows = [[*row, token] for row, token in zip(rows, likeliest, strict=True)]
-    return [row[PROMPT:] for row in rows]
-
-
 def results(model, golden: dict) -> dict:
-    kind, inputs = golden["kind"], inputs_of(golden["kind"])
-    if golden["config"].get("type_vocab_size", 0) > 1:
-        inputs["type_ids"] = [[0] * 4 + [1] * (LENGTH - 4)] * 2
-    logits = logits_of(model, kind, inputs).double()
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(inputs["targets"]).flatten())
-    found = {"inputs": inputs, "logits": np.round(logits.numpy(), 6).tolist(), "loss": float(loss)}
-    return found if kind == ENCODER else found | {"greedy": greedy(model, kind, inputs)}
+    kind = golden["kind"]
+    inputs = KINDS[kind].inputs(golden["config"])
+    logits, loss = KINDS[kind].call(model, inputs)
+    found = {"inputs": inputs, "logits": np.round(logits.double().numpy(), 6).tolist(), "loss": float(loss)}
+    return found if kind not in DECODING else found | {"greedy": greedy(model, kind, inputs)}
 
 
 def main() -> None:

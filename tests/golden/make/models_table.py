@@ -53,7 +53,7 @@ def row(name: str) -> str:
         str(sizes.d_model),
         f"{sizes.num_heads} / {sizes.num_kv_heads}" if sizes.num_heads != sizes.num_kv_heads else str(sizes.num_heads),
         str(layer.mlp.experts.gate.shape[-1] if hasattr(layer.mlp, "experts") else sizes.d_ff),
-        f"{module.vocab_size:,}",
+        f"{module.vocab_size:,}" if hasattr(module, "vocab_size") else "-",
         positions_of(main, layer),
         norms_of(layer),
         mlp_of(layer.mlp),

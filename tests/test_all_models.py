@@ -143,8 +143,8 @@ every_model = pytest.mark.parametrize("name", MODELS)
 
 
 def blanks(place):
-    """GLM's two positions of a row whose first half is the text, and whose second fills the blank at place 3."""
-    return np.stack([np.where(place < 6, place, 3), np.maximum(place - 5, 0)], axis=-1)
+    """GLM's two positions of a row of three places of text, whose last is a blank that all others fill."""
+    return np.stack([np.minimum(place, 2), np.maximum(place - 2, 0)], axis=-1)
 
 
 # How the places of a row become positions, where it is not the place alone.
@@ -293,8 +293,7 @@ def test_scanned_layers_start_and_compute_as_unrolled_ones(name):
     np.testing.assert_allclose(logits(*scanned[:2]), logits(*unrolled[:2]), rtol=1e-4, atol=1e-5)
 
 
-# Decoding goes on by one position a token, so it cannot fill GLM's blanks: that is refused.
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in POSITIONS])
+@every_model
 @pytest.mark.parametrize("layer_loop", ["unrolled", "scanned"])
 @pytest.mark.parametrize("prompt", ["causal", "prefix"])
 def test_decoding_through_the_cache_gives_the_logits_of_the_whole_row(name, layer_loop, prompt):
@@ -320,15 +319,6 @@ def test_decoding_through_the_cache_gives_the_logits_of_the_whole_row(name, laye
 
     expected = jnp.stack([whole[r, n - 1 : n + 4] for r, n in enumerate(lengths.tolist())])
     np.testing.assert_allclose(decode(params, x), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_decoding_with_two_positions_a_token_is_refused():
-    def decode(params):
-        model = merge(make("glm")[0], params)
-        return model.decode_step(jnp.zeros(2, jnp.int32), model.init_cache(2, L))
-
-    with pytest.raises(ValueError, match="BlockPositions reads 2"):
-        jax.eval_shape(decode, make("glm")[1])
 
 
 @every_model

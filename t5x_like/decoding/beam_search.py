@@ -143,5 +143,6 @@ def take_rows(cache: Cache, rows: jax.Array) -> Cache:
         segments_BM=take(cache.segments_BM, 2),
         order_BM=take(cache.order_BM, 2),
         lengths_B=take(cache.lengths_B, 1),
+        positions_BP=take(cache.positions_BP, 2),
         encoder_segments_BM=take(cache.encoder_segments_BM, 2),
     )

@@ -41,6 +41,10 @@ class FactorisedEntry(nnx.Module):
         self.kernel = parameter(rngs, init.mlp_in, *kernel, fan_in=width) if self.is_narrow else None
         self.bias = zeros((D,), ("embed",)) if self.is_narrow else None
 
+    @property
+    def steps(self) -> tuple[int, ...]:
+        return self.narrow.steps
+
     def __call__(self, x_BLE: jax.Array, features: Features) -> jax.Array:
         y_BLE = self.narrow(x_BLE, features)
         return add_bias(project(y_BLE, self.kernel[...], dtype=self.dtype), self.bias) if self.is_narrow else y_BLE

@@ -34,6 +34,11 @@ class Entry(nnx.Module):
         self.types = parameter(rngs, init.embedding, *types, fan_in=D) if num_types else None
         self.norm = norm and norm(D)
 
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """From the positions of a token to those of the one that is generated after it."""
+        return (1,) if self.positions is None else self.positions.steps
+
     def __call__(self, x_BLD: jax.Array, features: Features) -> jax.Array:
         if self.positions is not None:
             x_BLD = x_BLD + self.positions(features.positions).astype(x_BLD.dtype)

@@ -35,6 +35,7 @@ class Cache(NamedTuple):
     segments_BM: jax.Array
     order_BM: jax.Array
     lengths_B: jax.Array
+    positions_BP: jax.Array  # of the token that comes next
     encoder_segments_BM: jax.Array | None = None
 
 

@@ -1,4 +1,7 @@
-"""Vectors that tell a token its position: added to its embedding, made as `Part(sizes, init=, rngs=)`."""
+"""Vectors that tell a token its position: added to its embedding, made as `Part(sizes, init=, rngs=)`.
+
+`steps` is how far the position of a generated token is from that of the token before it.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,8 @@ from t5x_like.models.layers import Sizes, parameter
 
 class LearnedPositions(nnx.Module):
     """One vector per place (GPT-2, BERT). A place beyond `max_length` gives NaN, not a wrong row."""
+
+    steps = (1,)
 
     def __init__(self, sizes: Sizes, *, init: Initializers, rngs: nnx.Rngs, max_length: int):
         shape = (max_length, sizes.d_model)
@@ -27,6 +32,8 @@ class SinusoidalPositions(nnx.Module):
     wavelengths (before 2 pi) from 1 to exactly 10,000. The paper's text interleaves the two and ends just below 10,000.
     An odd last dim is 0. Models that use it multiply their embeddings by sqrt(D): Embedding with scale_power 0.5.
     """
+
+    steps = (1,)
 
     def __init__(self, sizes: Sizes, *, init: Initializers, rngs: nnx.Rngs):
         if sizes.d_model < 4:
@@ -50,6 +57,8 @@ class BlockPositions(nnx.Module):
 
     A place beyond `max_length`, or beyond `max_block_length` in a span, gives NaN, not a wrong row.
     """
+
+    steps = (0, 1)  # further into its span
 
     def __init__(self, sizes: Sizes, *, init: Initializers, rngs: nnx.Rngs, max_length: int, max_block_length: int):
         D, axes = sizes.d_model, ("positions", "embed")

@@ -123,6 +123,7 @@ class Stack(nnx.Module):
             segments_BM=jnp.zeros((batch_size, max_length), jnp.int32),
             order_BM=jnp.zeros((batch_size, max_length), jnp.int32),
             lengths_B=jnp.zeros(batch_size, jnp.int32),
+            positions_BP=jnp.zeros((batch_size, len(self.entry.steps)), jnp.int32),
         )
 
     def prefill(
@@ -146,7 +147,11 @@ class Stack(nnx.Module):
             cross_of=lambda block, layer: block.cross_keys_values(encoded_BMD),
         )
         last_B11 = jnp.maximum(lengths_B - 1, 0)[:, None, None]
-        return jnp.take_along_axis(x_BLD, last_B11, axis=1), cache._replace(lengths_B=lengths_B)
+        positions_BP = (
+            jnp.take_along_axis(features.positions, last_B11, axis=1)[:, 0] + jnp.array(self.entry.steps)[None]
+        )
+        cache = cache._replace(lengths_B=lengths_B, positions_BP=positions_BP)
+        return jnp.take_along_axis(x_BLD, last_B11, axis=1), cache
 
     def decode_step(self, x_B1D: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
         """The hidden state of one more token per row [B, 1, D]: it comes after everything, in place and in order."""
@@ -157,13 +162,15 @@ class Stack(nnx.Module):
             targets=None,
             loss_weights=None,
             segment_ids=one_B1,
-            positions=cache.lengths_B[:, None, None],
+            positions=cache.positions_BP[:, None],
             attn_order=last_order_B[:, None] + 1,
         )
         x_B1D, cache = self.extend(
             x_B1D, features, cache, write=write_at(cache.lengths_B), cross_of=lambda block, layer: layer.cross
         )
-        return x_B1D, cache._replace(lengths_B=cache.lengths_B + 1)
+        return x_B1D, cache._replace(
+            lengths_B=cache.lengths_B + 1, positions_BP=cache.positions_BP + jnp.array(self.entry.steps)[None]
+        )
 
     def extend(
         self,

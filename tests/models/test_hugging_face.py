@@ -122,6 +122,7 @@ def test_what_is_exported_is_what_was_imported(folders, name):
         np.testing.assert_allclose(
             np.atleast_1d(value)[unused:], np.atleast_1d(given[key])[unused:], atol=2e-7, rtol=0, err_msg=key
         )
+        assert value.shape == given[key].shape
         assert value.nbytes == sizes[key] and value.flags.c_contiguous
 
 

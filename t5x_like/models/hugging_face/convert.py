@@ -177,7 +177,7 @@ def export_tensors(
         for match in matches:
             arrays = match.rule.back([value(name) for name in match.ours])
             for name, array in zip(match.theirs, arrays, strict=True):
-                yield name, np.ascontiguousarray(array.astype(dtype))
+                yield name, np.array(array, dtype, order="C")
 
     return sizes, tensors()
 

@@ -30,7 +30,7 @@ class Scaled(NamedTuple):
 
     frequencies: np.ndarray
     attention_factor: float
-    rope: dict[str, str | float] | None = None
+    rope: dict[str, str | float | tuple[float, ...]] | None = None
 
 
 def position_interpolation(frequencies: np.ndarray, *, wavelength: float, factor: float) -> Scaled:
@@ -58,7 +58,8 @@ def dynamic_ntk_scaling(
     """
     check_factor(factor)
     needed = factor * max(length, original_length) / original_length - (factor - 1)
-    return ntk_scaling(frequencies, wavelength=wavelength, factor=needed)
+    rope = {"rope_type": "dynamic", "factor": factor, "original_max_position_embeddings": original_length}
+    return ntk_scaling(frequencies, wavelength=wavelength, factor=needed)._replace(rope=rope)
 
 
 def yarn_scaling(
@@ -95,9 +96,18 @@ def yarn_scaling(
     first, last = max(first, 0), min(last, 2 * num_pairs - 1)
     width = last - first or 0.001  # a ramp of no width is a step
     share = np.clip((np.arange(num_pairs, dtype=np.float32) - first) / width, 0.0, 1.0)
+    rope = {
+        "rope_type": "yarn",
+        "factor": factor,
+        "original_max_position_embeddings": original_length,
+        "beta_fast": beta_fast,
+        "beta_slow": beta_slow,
+        "truncate": truncate,
+        **given("attention_factor", attention_factor),
+    }
     if attention_factor is None:
         attention_factor = 0.1 * math.log(factor) + 1.0
-    return Scaled(frequencies / factor * share + frequencies * (1 - share), attention_factor)
+    return Scaled(frequencies / factor * share + frequencies * (1 - share), attention_factor, rope)
 
 
 def llama3_scaling(
@@ -153,9 +163,21 @@ def longrope_scaling(
     chosen, name = (long_factors, "long_factors") if length > original_length else (short_factors, "short_factors")
     if len(chosen) != len(frequencies):
         raise ValueError(f"{name} has {len(chosen)} numbers: give one for each of the {len(frequencies)} turned pairs")
+    rope = {
+        "rope_type": "longrope",
+        "factor": factor,
+        "original_max_position_embeddings": original_length,
+        "short_factor": tuple(short_factors),
+        "long_factor": tuple(long_factors),
+        **given("attention_factor", attention_factor),
+    }
     if attention_factor is None:
         attention_factor = math.sqrt(1 + math.log(factor) / math.log(original_length))
-    return Scaled(frequencies / np.asarray(chosen, np.float32), attention_factor)
+    return Scaled(frequencies / np.asarray(chosen, np.float32), attention_factor, rope)
+
+
+def given(name: str, value: float | None) -> dict[str, float]:
+    return {} if value is None else {name: value}
 
 
 def with_wavelength(wavelength: float, num_pairs: int) -> np.ndarray:

@@ -126,14 +126,44 @@ def test_what_is_exported_is_what_was_imported(folders, name):
         assert value.nbytes == sizes[key] and value.flags.c_contiguous
 
 
+def approximately(bindings):
+    return {name: round(value, 9) if isinstance(value, float) else value for name, value in bindings.items()}
+
+
 @every_family
 def test_the_exported_config_says_what_the_imported_one_said(folders, name):
     _, _, module = imported(folders, name)
     said, family = golden(name)["config"], family_named(name)
     exported = convert.config_json(family, module, np.float32)
-    assert family.bindings(exported) == pytest.approx(family.bindings(said))
+    assert approximately(family.bindings(exported)) == approximately(family.bindings(said))
     assert exported["model_type"] == said["model_type"] and exported["architectures"] == said["architectures"]
     assert family_of(exported) == family_of(said) == name
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "default"},
+        {"rope_type": "linear", "factor": 2.0},
+        {"rope_type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 64},
+        {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16, "beta_fast": 8.0},
+        {
+            "rope_type": "longrope",
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+            "short_factor": [1.0, 2.0],
+            "long_factor": [2.0, 4.0],
+        },
+    ],
+    ids=lambda rope: rope["rope_type"],
+)
+def test_every_scaling_of_rotary_positions_goes_both_ways(tmp_path, rope):
+    said = golden("llama")["config"] | {"rope_parameters": rope | {"rope_theta": 700.0}, "head_dim": None}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    module = nnx.eval_shape(lambda: model_of(tmp_path, "llama")(rngs=nnx.Rngs(params=0)))
+    exported = convert.config_json(family_named("llama"), module, np.float32)
+    assert exported["rope_parameters"].items() >= (rope | {"rope_theta": 700.0}).items()
+    assert family_named("llama").bindings(exported) == family_named("llama").bindings(said)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gemma3", "mixtral", "t5_1_1", "umt5", "clip"])
@@ -199,7 +229,8 @@ def test_a_vocabulary_that_does_not_fit_is_an_error(folders, tmp_path):
     "name, config, message",
     [
         ("llama", {"hidden_act": "relu"}, "hidden_act 'relu'; only 'silu'"),
-        ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_type 'yarn'"),
+        ("llama", {"rope_parameters": {"rope_type": "cubic", "rope_theta": 1e4}}, "rope_type 'cubic'"),
+        ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "mscale": 1.0}}, "mscale of YaRN"),
         ("qwen2", {"use_sliding_window": True}, "use_sliding_window True"),
         ("gpt_neox", {"use_parallel_residual": False}, "use_parallel_residual False"),
     ],

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from flax import nnx
 
 from t5x_like.models.hugging_face.rules import Rule
-from t5x_like.models.rotary import Rotary
 
 
 class Family(NamedTuple):
@@ -64,42 +63,3 @@ def sizes_of_decoder(model: nnx.Module) -> dict[str, Any]:
         "intermediate_size": sizes.d_ff,
         "tie_word_embeddings": type(model.head).__name__ != "UntiedHead",
     }
-
-
-def rope_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """theta and type of rotary positions, as config.json says them today (rope_parameters) or said them before."""
-    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    rope.setdefault("rope_theta", config.get("rope_theta", 10_000.0))
-    rope["rope_type"] = rope.get("rope_type") or rope.get("type") or "default"
-    return rope
-
-
-def rotary_bindings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Wavelength and scaling."""
-    rope = rope_of(config)
-    bindings = {"Rotary.wavelength": float(rope["rope_theta"])}
-    if rope["rope_type"] == "llama3":
-        bindings |= {
-            "Rotary.scaling": "@llama3_scaling",
-            "llama3_scaling.factor": float(rope["factor"]),
-            "llama3_scaling.low_frequency_factor": float(rope["low_freq_factor"]),
-            "llama3_scaling.high_frequency_factor": float(rope["high_freq_factor"]),
-            "llama3_scaling.original_length": int(rope["original_max_position_embeddings"]),
-        }
-    elif rope["rope_type"] == "linear":
-        bindings |= {
-            "Rotary.scaling": "@position_interpolation",
-            "position_interpolation.factor": float(rope["factor"]),
-        }
-    elif rope["rope_type"] != "default":
-        raise ValueError(
-            f"config.json says rope_type {rope['rope_type']!r}; 'default', 'linear' and 'llama3' can be imported"
-        )
-    return bindings
-
-
-def rope_parameters(rotary: Rotary) -> dict[str, Any]:
-    """The inverse of `rotary_bindings`."""
-    if rotary.rope is None:
-        raise ValueError("the scaling of these rotary positions has no name in transformers' rope_parameters")
-    return {"rope_theta": rotary.wavelength, **dict(rotary.rope)}

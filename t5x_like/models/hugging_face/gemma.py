@@ -6,15 +6,8 @@ from typing import Any
 from flax import nnx
 
 from t5x_like.models.hugging_face import llama
-from t5x_like.models.hugging_face.family import (
-    Family,
-    decoder_sizes,
-    require,
-    rope_of,
-    rope_parameters,
-    rotary_bindings,
-    sizes_of_decoder,
-)
+from t5x_like.models.hugging_face.family import Family, decoder_sizes, require, sizes_of_decoder
+from t5x_like.models.hugging_face.rope import rope_of, rope_parameters, rotary_bindings
 from t5x_like.models.hugging_face.rules import from_zero, keep
 
 OURS, THEIRS = llama.OURS, llama.THEIRS

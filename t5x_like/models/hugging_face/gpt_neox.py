@@ -5,7 +5,8 @@ from typing import Any
 
 from flax import nnx
 
-from t5x_like.models.hugging_face.family import Family, decoder_sizes, require, rope_of, sizes_of_decoder
+from t5x_like.models.hugging_face.family import Family, decoder_sizes, require, sizes_of_decoder
+from t5x_like.models.hugging_face.rope import rope_of
 from t5x_like.models.hugging_face.rules import by_head, flat, keep, linear
 
 OURS, THEIRS = "stack/layers/{}", "gpt_neox.layers.{}"

@@ -5,14 +5,8 @@ from typing import Any
 
 from flax import nnx
 
-from t5x_like.models.hugging_face.family import (
-    Family,
-    decoder_sizes,
-    require,
-    rope_parameters,
-    rotary_bindings,
-    sizes_of_decoder,
-)
+from t5x_like.models.hugging_face.family import Family, decoder_sizes, require, sizes_of_decoder
+from t5x_like.models.hugging_face.rope import max_positions, rope_parameters, rotary_bindings
 from t5x_like.models.hugging_face.rules import flat, keep, linear
 
 OURS, THEIRS = "stack/layers/{}", "model.layers.{}"
@@ -60,7 +54,7 @@ def config_of(model: nnx.Module) -> dict[str, Any]:
         "hidden_act": "silu",
         "rms_norm_eps": model.stack.final_norm.epsilon,
         "rope_parameters": rope_parameters(attention.rotary),
-        "max_position_embeddings": 131_072,  # nothing here has a limit; transformers only warns beyond it
+        "max_position_embeddings": max_positions(attention.rotary),
     }
 
 

@@ -84,6 +84,16 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 16}
+# Read within the original length, so that the short factors hold.
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 500.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "short_factor": [1.0, 1.5, 2.5],
+    "long_factor": [1.0, 3.0, 5.0],
+}
 IMAGE = {
     "hidden_size": 24,
     "intermediate_size": 22,
@@ -111,8 +121,12 @@ PALIGEMMA = {
 MODELS = {
     "llama": ("LlamaForCausalLM", DECODER, LLAMA | {"rope_parameters": LLAMA3}),
     "mistral": ("MistralForCausalLM", DECODER, LLAMA | {"sliding_window": 4, "head_dim": 6}),
-    "qwen2": ("Qwen2ForCausalLM", DECODER, LLAMA),
-    "qwen3": ("Qwen3ForCausalLM", DECODER, LLAMA | {"head_dim": 6, "tie_word_embeddings": True}),
+    "qwen2": ("Qwen2ForCausalLM", DECODER, LLAMA | {"rope_parameters": YARN}),
+    "qwen3": (
+        "Qwen3ForCausalLM",
+        DECODER,
+        LLAMA | {"head_dim": 6, "tie_word_embeddings": True, "rope_parameters": LONGROPE},
+    ),
     "qwen3_moe": (
         "Qwen3MoeForCausalLM",
         DECODER,

@@ -64,7 +64,12 @@ class TextModel:
         @jax.jit
         def run(params, rows):
             model = merge(self.graphdef, params)
-            loss_BL = losses.token_cross_entropy(model.logits(model.hidden(rows).x_BLD), rows.targets)
+            loss_BL = losses.by_chunks(
+                lambda x_BLD, targets_BL: losses.token_cross_entropy(model.logits(x_BLD), targets_BL),
+                model.hidden(rows).x_BLD,
+                rows.targets,
+                chunk_size=128,
+            )
             return -(loss_BL * rows.loss_weights).sum(axis=1), rows.loss_weights.sum(axis=1)
 
         for batch in batches(pairs, self.batch_size):

@@ -1,8 +1,6 @@
 """Every family against transformers, from stored results: tests/golden/make/hugging_face.py makes a newcomer's."""
 
-import functools
 import json
-import pathlib
 import re
 
 import jax
@@ -12,67 +10,17 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
-from t5x_like import configs
-from t5x_like.configurables import CONFIGURABLES
 from t5x_like.features import Features
 from t5x_like.models.hugging_face import convert
 from t5x_like.models.hugging_face.table import FAMILIES, family_named, family_of
-from t5x_like.models.hugging_face.tensors import Tensors, read_config
+from t5x_like.models.hugging_face.tensors import Tensors
 from t5x_like.models.parameters import merge, split
-from t5x_like.partitioning import axis_rules
 from t5x_like.partitioning.mesh import make_mesh
 from tests.golden.hugging_face_batches import batch_of, compared, loss_of
+from tests.golden.hugging_face_models import GOLDENS, golden, imported, model_of
 from tests.golden.hugging_face_weights import weights
 
-FOLDER = pathlib.Path("tests/golden/hugging_face")
-GOLDENS = sorted(path.stem for path in FOLDER.glob("*.json"))
 every_family = pytest.mark.parametrize("name", GOLDENS)
-
-
-@functools.cache
-def golden(name):
-    return json.loads((FOLDER / f"{name}.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """The stored models as transformers saves them."""
-    root = tmp_path_factory.mktemp("hugging_face")
-    for name in GOLDENS:
-        (root / name).mkdir()
-        (root / name / "config.json").write_text(json.dumps(golden(name)["config"]))
-        safetensors.numpy.save_file(weights(golden(name)), str(root / name / "model.safetensors"))
-    return root
-
-
-def model_of(folder, name, layer_loop=""):
-    family = family_named(name)
-    path = folder / f"model{layer_loop}.gin"
-    path.write_text(convert.gin_text(family, read_config(folder), layer_loop))
-
-    def train(*, model):
-        return model
-
-    table = CONFIGURABLES | {"train": train}
-    return configs.resolve(table, [str(path)], root="train", search_paths=["configs"]).call()
-
-
-IMPORTED = {}
-
-
-def imported(folders, name, layer_loop="", mesh=None):
-    """(graphdef, params, the model's module): the model of the folder."""
-    key = name, layer_loop, str(mesh)
-    if key not in IMPORTED:
-        make = model_of(folders / name, name, layer_loop)
-        module = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(params=0)))
-        graphdef, shapes, axes = split(module)
-        mesh = mesh or make_mesh(data=1, devices=jax.devices()[:1])
-        places = axis_rules.shardings(mesh, axis_rules.AxisRules(), shapes, axes)
-        target = {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=places[n]) for n, s in shapes.items()}
-        params = convert.import_params(family_named(name), module, target, Tensors(folders / name))
-        IMPORTED[key] = graphdef, params, module
-    return IMPORTED[key]
 
 
 def batch(name):
@@ -80,16 +28,16 @@ def batch(name):
 
 
 @every_family
-def test_an_imported_model_computes_what_transformers_does(folders, name):
-    graphdef, params, _ = imported(folders, name)
+def test_an_imported_model_computes_what_transformers_does(name):
+    graphdef, params, _ = imported(name)
     found = compared(golden(name), jax.jit(lambda p, x: merge(graphdef, p)(x))(params, batch(name)))
     np.testing.assert_allclose(found, golden(name)["logits"], atol=1e-4, rtol=0)
     assert abs(loss_of(golden(name), found) - golden(name)["loss"]) < 1e-5
 
 
 @pytest.mark.parametrize("name", [name for name in GOLDENS if "greedy" in golden(name)])
-def test_it_decodes_the_same_tokens_from_its_cache(folders, name):
-    graphdef, params, _ = imported(folders, name)
+def test_it_decodes_the_same_tokens_from_its_cache(name):
+    graphdef, params, _ = imported(name)
     expected = golden(name)["greedy"]
     num_new = len(expected[0])
     whole = batch(name)
@@ -111,9 +59,9 @@ def test_it_decodes_the_same_tokens_from_its_cache(folders, name):
 
 
 @every_family
-def test_what_is_exported_is_what_was_imported(folders, name):
+def test_what_is_exported_is_what_was_imported(name):
     """The same names, and the same numbers but for the rows that are never read and the rounding of 1 + w."""
-    _, params, module = imported(folders, name)
+    _, params, module = imported(name)
     sizes, tensors = convert.export_tensors(family_named(name), module, params, np.float32)
     found, given = dict(tensors), weights(golden(name))
     assert found.keys() == given.keys() == sizes.keys()
@@ -131,8 +79,8 @@ def approximately(bindings):
 
 
 @every_family
-def test_the_exported_config_says_what_the_imported_one_said(folders, name):
-    _, _, module = imported(folders, name)
+def test_the_exported_config_says_what_the_imported_one_said(name):
+    _, _, module = imported(name)
     said, family = golden(name)["config"], family_named(name)
     exported = convert.config_json(family, module, np.float32)
     assert approximately(family.bindings(exported)) == approximately(family.bindings(said))
@@ -167,8 +115,8 @@ def test_every_scaling_of_rotary_positions_goes_both_ways(tmp_path, rope):
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gemma3", "mixtral", "t5_1_1", "umt5", "clip"])
-def test_scanned_layers_hold_the_same_weights(folders, name):
-    graphdef, params, module = imported(folders, name, "scanned")
+def test_scanned_layers_hold_the_same_weights(name):
+    graphdef, params, module = imported(name, "scanned")
     assert any("/cycle/" in path for path in params)
     found = jax.jit(lambda p, x: merge(graphdef, p)(x))(params, batch(name))
     np.testing.assert_allclose(found, golden(name)["logits"], atol=1e-4, rtol=0)
@@ -179,10 +127,10 @@ def test_scanned_layers_hold_the_same_weights(folders, name):
 
 @pytest.mark.parametrize("name", ["llama", "t5_1_1"])
 @pytest.mark.parametrize("layer_loop", ["", "scanned"])
-def test_each_device_gets_its_own_part(folders, name, layer_loop):
+def test_each_device_gets_its_own_part(name, layer_loop):
     mesh = make_mesh(data=1, fsdp=4, devices=jax.devices()[:4])
-    _, params, _ = imported(folders, name, layer_loop, mesh)
-    _, whole, _ = imported(folders, name, layer_loop)
+    _, params, _ = imported(name, layer_loop, mesh)
+    _, whole, _ = imported(name, layer_loop)
     for path, value in params.items():
         np.testing.assert_array_equal(value, whole[path], err_msg=path)
     assert any(len(value.sharding.device_set) == 4 and not value.is_fully_replicated for value in params.values())
@@ -195,7 +143,7 @@ def test_every_family_is_stored():
 # bad input
 
 
-def copy(folders, tmp_path, name="llama", change=lambda tensors: None, config=None):
+def copy(tmp_path, name="llama", change=lambda tensors: None, config=None):
     tensors = weights(golden(name))
     change(tensors)
     (tmp_path / "config.json").write_text(json.dumps(golden(name)["config"] | (config or {})))
@@ -206,23 +154,23 @@ def copy(folders, tmp_path, name="llama", change=lambda tensors: None, config=No
     return lambda: convert.import_params(family_named(name), module, shapes, Tensors(tmp_path))
 
 
-def test_missing_unknown_and_misshapen_tensors_are_listed_before_one_is_read(folders, tmp_path):
+def test_missing_unknown_and_misshapen_tensors_are_listed_before_one_is_read(tmp_path):
     def change(tensors):
         del tensors["model.layers.1.mlp.up_proj.weight"]
         tensors["model.layers.0.extra"] = np.zeros(3, np.float32)
         tensors["model.norm.weight"] = np.zeros(25, np.float32)
 
     with pytest.raises(ValueError) as error:
-        copy(folders, tmp_path, change=change)()
+        copy(tmp_path, change=change)()
     text = str(error.value)
     assert "1 missing: model.layers.1.mlp.up_proj.weight" in text
     assert "1 unknown: model.layers.0.extra" in text
     assert "1 of another shape: model.norm.weight [25], wanted [24]" in text
 
 
-def test_a_vocabulary_that_does_not_fit_is_an_error(folders, tmp_path):
+def test_a_vocabulary_that_does_not_fit_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=re.escape("model.embed_tokens.weight [53, 24], wanted [60, 24]")):
-        copy(folders, tmp_path, config={"vocab_size": 60})()
+        copy(tmp_path, config={"vocab_size": 60})()
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def compare(family: str, root: pathlib.Path) -> dict:
 
 def main() -> None:
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
     table = Table("family", "max |logits|", "|loss|", "same greedy tokens", "keys left over", "exported, max |logits|")
     table.title = f"transformers {transformers.__version__}, torch {torch.__version__}, jax {jax.__version__}"

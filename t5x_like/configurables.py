@@ -54,7 +54,7 @@ from t5x_like.objectives import (
 )
 from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.optimizers import clipping, loss_scaling, muon, param_groups, schedules
-from t5x_like.partitioning import axis_rules, mesh
+from t5x_like.partitioning import axis_rules, mesh, stages
 from t5x_like.train import initial, loop
 
 CONFIGURABLES: dict[str, Callable] = {
@@ -190,5 +190,6 @@ CONFIGURABLES: dict[str, Callable] = {
     "warmup_inverse_square_root": schedules.warmup_inverse_square_root,
     # mesh
     "make_mesh": mesh.make_mesh,
+    "pipelined": stages.pipelined,
     "AxisRules": axis_rules.AxisRules,
 }

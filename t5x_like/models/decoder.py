@@ -17,7 +17,7 @@ from t5x_like.models.entry import Entry
 from t5x_like.models.heads import UntiedHead
 from t5x_like.models.initializers import Initializers, normal_init
 from t5x_like.models.kv_cache import Cache
-from t5x_like.models.layer_loops import save_everything
+from t5x_like.models.layer_loops import LayerLoop, save_everything
 from t5x_like.models.layers import Embedding, RMSNorm, Shard, sizes_of, unsharded
 from t5x_like.models.rotary import Rotary
 from t5x_like.models.stack import Hidden, Stack
@@ -55,7 +55,7 @@ class Decoder(nnx.Module):
         init: Callable[..., Initializers] = normal_init,
         dropout_rate: float = 0.0,
         dtype: str = "float32",
-        layer_loop: str = "unrolled",
+        layer_loop: str | LayerLoop = "unrolled",
         remat: Callable[[Callable], Callable] = save_everything,
         task_heads: Mapping[str, Callable] = MappingProxyType({}),
         shard: Shard = unsharded,

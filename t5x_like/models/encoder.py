@@ -18,7 +18,7 @@ from t5x_like.models.blocks import Block, PostNorm
 from t5x_like.models.entry import Entry
 from t5x_like.models.heads import MlmHead
 from t5x_like.models.initializers import Initializers, normal_init
-from t5x_like.models.layer_loops import save_everything
+from t5x_like.models.layer_loops import LayerLoop, save_everything
 from t5x_like.models.layers import Embedding, LayerNorm, Mlp, Shard, sizes_of, unsharded
 from t5x_like.models.positions import LearnedPositions
 from t5x_like.models.stack import Hidden, Stack
@@ -65,7 +65,7 @@ class Encoder(nnx.Module):
         init: Callable[..., Initializers] = normal_init,
         dropout_rate: float = 0.0,
         dtype: str = "float32",
-        layer_loop: str = "unrolled",
+        layer_loop: str | LayerLoop = "unrolled",
         remat: Callable[[Callable], Callable] = save_everything,
         shard: Shard = unsharded,
     ):

@@ -18,7 +18,7 @@ from t5x_like.models.entry import Entry
 from t5x_like.models.heads import UntiedHead
 from t5x_like.models.initializers import Initializers, t5_init
 from t5x_like.models.kv_cache import Cache
-from t5x_like.models.layer_loops import save_everything
+from t5x_like.models.layer_loops import LayerLoop, save_everything
 from t5x_like.models.layers import Embedding, GatedMlp, RMSNorm, Shard, sizes_of, unsharded
 from t5x_like.models.stack import Hidden, Stack, sum_terms
 
@@ -62,7 +62,7 @@ class EncoderDecoder(nnx.Module):
         dropout_rate: float = 0.0,
         final_dropout_rate: float | None = None,
         dtype: str = "float32",
-        layer_loop: str = "unrolled",
+        layer_loop: str | LayerLoop = "unrolled",
         remat: Callable[[Callable], Callable] = save_everything,
         shard: Shard = unsharded,
     ):

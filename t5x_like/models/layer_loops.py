@@ -18,8 +18,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-# step(block, x_BLD, one layer's input) -> (x_BLD, one layer's output)
-Step = Callable[[nnx.Module, jax.Array, Any], tuple[jax.Array, Any]]
+
+class Beside(NamedTuple):
+    """What all layers read besides their input: of each row (the first dim of every array), and of all rows alike."""
+
+    of_rows: Any = None
+    shared: Any = None
+
+
+# step(block, x_BLD, one layer's input, beside) -> (x_BLD, one layer's output). Values that depend on parameters or on
+# the batch come as arguments: whoever runs the layers may take some rows at a time, and gradients of each by itself.
+Step = Callable[[nnx.Module, jax.Array, Any, Beside], tuple[jax.Array, Any]]
 # make(rngs=) -> a layer
 MakeLayer = Callable[..., nnx.Module]
 
@@ -59,7 +68,7 @@ class Location(NamedTuple):
     """Where the parameters of one layer are: below this name, and in this row of each, or None for all of it."""
 
     prefix: str
-    row: int | None
+    row: int | tuple[int, ...] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +76,7 @@ class LayerLoop:
     """One way to hold and run layers."""
 
     create: Callable  # (Kinds, keys [X]) -> layers
-    run: Callable  # (remat, step, layers, x_BLD, per_layer) -> (x_BLD, outputs per layer)
+    run: Callable  # (remat, step, layers, x_BLD, per_layer, beside) -> (x_BLD, outputs per layer)
     deal: Callable  # (Kinds, keys [X]) -> per_layer
     repeat: Callable  # (Kinds, tree) -> per_layer, with this tree for every layer
     locate: Callable  # (Kinds) -> a Location per layer
@@ -77,10 +86,17 @@ def create_unrolled(kinds: Kinds, keys: jax.Array) -> nnx.List:
     return nnx.List([make(rngs=nnx.Rngs(params=key)) for make, key in zip(kinds.makers(), keys, strict=True)])
 
 
-def run_unrolled(remat: Callable, step: Step, layers: Sequence[nnx.Module], x_BLD: jax.Array, per_layer: Sequence):
+def run_unrolled(
+    remat: Callable,
+    step: Step,
+    layers: Sequence[nnx.Module],
+    x_BLD: jax.Array,
+    per_layer: Sequence,
+    beside: Beside = Beside(),  # noqa: B008  frozen
+):
     outputs = []
     for layer, one in zip(layers, per_layer, strict=True):
-        x_BLD, output = remat(functools.partial(step, layer))(x_BLD, one)
+        x_BLD, output = remat(functools.partial(step, layer))(x_BLD, one, beside)
         outputs.append(output)
     return x_BLD, outputs
 
@@ -126,20 +142,32 @@ def stacked(make: MakeLayer, keys: jax.Array) -> nnx.Module:
     return layer
 
 
-def run_scanned(remat: Callable, step: Step, layers: nnx.Dict, x_BLD: jax.Array, per_layer: Parts):
-    x_BLD, first = run_unrolled(remat, step, layers["first"], x_BLD, per_layer.first)
-    graphdefs, states = zip(*map(nnx.split, layers["cycle"]), strict=True) if layers["cycle"] else ((), ())
+def run_scanned(
+    remat: Callable,
+    step: Step,
+    layers: nnx.Dict,
+    x_BLD: jax.Array,
+    per_layer: Parts,
+    beside: Beside = Beside(),  # noqa: B008  frozen
+):
+    x_BLD, first = run_unrolled(remat, step, layers["first"], x_BLD, per_layer.first, beside)
+    cycle = []
+    if layers["cycle"]:
+        graphdefs, values = zip(*map(nnx.split, layers["cycle"]), strict=True)
+        x_BLD, cycle = run_cycles(remat, step, graphdefs, values, x_BLD, per_layer.cycle, beside)
+    x_BLD, rest = run_unrolled(remat, step, layers["rest"], x_BLD, per_layer.rest, beside)
+    return x_BLD, Parts(first, cycle, rest)
+
+
+def run_cycles(remat: Callable, step: Step, graphdefs, values, x_BLD: jax.Array, inputs: Sequence, beside: Beside):
+    """A scan over the leading axis of `values`, which holds the parameters of as many cycles of layers."""
 
     def one_cycle(x_BLD, values_and_inputs):
         values, inputs = values_and_inputs
         blocks = [nnx.merge(graphdef, value) for graphdef, value in zip(graphdefs, values, strict=True)]
-        return run_unrolled(remat, step, blocks, x_BLD, inputs)
+        return run_unrolled(remat, step, blocks, x_BLD, inputs, beside)
 
-    cycle = []
-    if graphdefs:
-        x_BLD, cycle = jax.lax.scan(one_cycle, x_BLD, (states, per_layer.cycle))
-    x_BLD, rest = run_unrolled(remat, step, layers["rest"], x_BLD, per_layer.rest)
-    return x_BLD, Parts(first, cycle, rest)
+    return jax.lax.scan(one_cycle, x_BLD, (values, inputs))
 
 
 def deal_scanned(kinds: Kinds, keys: jax.Array) -> Parts:
@@ -173,8 +201,15 @@ def create_shared(kinds: Kinds, keys: jax.Array) -> nnx.List:
     return nnx.List([kinds.cycle[0](rngs=nnx.Rngs(params=keys[0]))])
 
 
-def run_shared(remat: Callable, step: Step, layers: nnx.List, x_BLD: jax.Array, per_layer: Sequence):
-    return run_unrolled(remat, step, [layers[0]] * len(per_layer), x_BLD, per_layer)
+def run_shared(
+    remat: Callable,
+    step: Step,
+    layers: nnx.List,
+    x_BLD: jax.Array,
+    per_layer: Sequence,
+    beside: Beside = Beside(),  # noqa: B008  frozen
+):
+    return run_unrolled(remat, step, [layers[0]] * len(per_layer), x_BLD, per_layer, beside)
 
 
 SHARED = dataclasses.replace(
@@ -187,7 +222,10 @@ SHARED = dataclasses.replace(
 LAYER_LOOPS = {"unrolled": UNROLLED, "scanned": SCANNED, "shared": SHARED}
 
 
-def layer_loop_named(name: str) -> LayerLoop:
+def layer_loop_named(name: str | LayerLoop) -> LayerLoop:
+    """The loop of that name, or the one that is given."""
+    if isinstance(name, LayerLoop):
+        return name
     if name not in LAYER_LOOPS:
         nearest = difflib.get_close_matches(name, LAYER_LOOPS, n=1, cutoff=0.0)[0]
         raise ValueError(f"layer_loop {name!r} is not one of {', '.join(LAYER_LOOPS)}; nearest is {nearest!r}")

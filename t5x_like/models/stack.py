@@ -14,7 +14,7 @@ from t5x_like.models.attention_kernels import Visible, across
 from t5x_like.models.blocks import Surroundings
 from t5x_like.models.initializers import Initializers
 from t5x_like.models.kv_cache import Cache, KeysValues, LayerCache, Write, write_at, write_from_start
-from t5x_like.models.layer_loops import Location, kinds_of, layer_loop_named, save_everything
+from t5x_like.models.layer_loops import Beside, LayerLoop, Location, kinds_of, layer_loop_named, save_everything
 from t5x_like.models.layers import Shard, Sizes, dropout, split_key
 
 
@@ -23,6 +23,16 @@ class Hidden(NamedTuple):
 
     x_BLD: jax.Array
     terms: dict[str, Term]
+
+
+class RowsBeside(NamedTuple):
+    """Of each row: who sees whom, and the encoder's output where a stack reads one."""
+
+    segments_BL: jax.Array
+    order_BL: jax.Array
+    positions_BLP: jax.Array
+    encoder_segments_BM: jax.Array | None
+    encoded_BMD: jax.Array | None
 
 
 class Stack(nnx.Module):
@@ -35,7 +45,7 @@ class Stack(nnx.Module):
         first_layers: Sequence[Callable],
         layers: Callable | Sequence[Callable],
         num_layers: int,
-        layer_loop: str,
+        layer_loop: str | LayerLoop,
         entry: Callable,
         bias: Callable | None,
         final_norm: Callable | None,
@@ -85,24 +95,33 @@ class Stack(nnx.Module):
         """Whole rows at once: who sees whom is in the features, who reads the encoder is told by segments."""
         first_key, layers_key, final_key = split_key(dropout_key, 3)
         length = x_BLD.shape[1]
-        segments, order, places = features.segment_ids, features.attn_order, features.positions[:, :, 0]
-        around = Surroundings(
-            visible=Visible(segments, segments, order, order, places, places),
-            positions_BLP=features.positions,
-            is_real_BL=segments > 0,
-            bias_BNLM=self.bias and self.bias.of_rows(length),
-            bias_of=lambda bias: bias.of_rows(length),
-            cross_visible=None if encoded_BMD is None else across(segments, features.encoder.segment_ids),
+        rows = RowsBeside(
+            features.segment_ids,
+            features.attn_order,
+            features.positions,
+            None if encoded_BMD is None else features.encoder.segment_ids,
+            encoded_BMD,
         )
 
-        def step(block, x_BLD, key):
-            cross = block.cross_keys_values(encoded_BMD)
+        def step(block, x_BLD, key, beside):
+            rows = beside.of_rows
+            segments, order, places = rows.segments_BL, rows.order_BL, rows.positions_BLP[:, :, 0]
+            around = Surroundings(
+                visible=Visible(segments, segments, order, order, places, places),
+                positions_BLP=rows.positions_BLP,
+                is_real_BL=segments > 0,
+                bias_BNLM=beside.shared,
+                bias_of=lambda bias: bias.of_rows(length),
+                cross_visible=None if rows.encoded_BMD is None else across(segments, rows.encoder_segments_BM),
+            )
+            cross = block.cross_keys_values(rows.encoded_BMD)
             output = block(x_BLD, around, remember=lambda new: new, cross=cross, dropout_key=key)
             return output.x_BLD, output.terms
 
         x_BLD = self.shard(self.entry(x_BLD, features), "batch", "length", "embed_activation")
         x_BLD = dropout(x_BLD, first_key, rate=self.dropout_rate)
-        x_BLD, terms = self.loop.run(self.remat, step, self.layers, x_BLD, self.keys(layers_key))
+        beside = Beside(rows, self.bias and self.bias.of_rows(length))
+        x_BLD, terms = self.loop.run(self.remat, step, self.layers, x_BLD, self.keys(layers_key), beside)
         return Hidden(dropout(self.finish(x_BLD), final_key, rate=self.final_dropout_rate), sum_terms(terms))
 
     def keys(self, key: jax.Array | None):
@@ -195,7 +214,7 @@ class Stack(nnx.Module):
             cross_visible=None if encoder_segments is None else across(segments, encoder_segments),
         )
 
-        def step(block, x_BLD, layer):
+        def step(block, x_BLD, layer, beside):
             output = block(
                 x_BLD,
                 around,

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from t5x_like.models.parameters import split
-from t5x_like.partitioning import axis_rules
+from t5x_like.partitioning import axis_rules, stages
 from t5x_like.partitioning.axis_rules import AxisRules
 
 Model = Callable[..., nnx.Module]  # model(rngs=..., shard=...) -> the module
@@ -51,6 +51,7 @@ def plan_state(
     """
     make = model_maker(model, mesh, rules)
     module = nnx.eval_shape(make, jax.random.key(0))
+    stages.check_stages(module, mesh)
     graphdef, shapes, axes = split(module)
     places = axis_rules.shardings(mesh, rules, shapes, axes)
     moment_places = axis_rules.shardings(mesh, optimizer_rules or rules, shapes, axes)

@@ -29,7 +29,7 @@ class Decoder(nnx.Module):
     """Tokens to logits through one stack; who sees whom is `features.attn_order`.
 
     layers        the kind of every layer, or the kinds of a cycle of layers; `first_layers` stand before them
-    layer_loop    unrolled, scanned (compiles once for all layers) or shared
+    layer_loop    unrolled, scanned (compiles once for all layers) or shared; or a loop, such as `pipelined()`
     entry, bias   what is added to embeddings, and to attention logits, by position
     task_heads    what an objective predicts with beside the next token, by name, e.g. {"ahead": MultiTokenHeads}
     """

@@ -10,6 +10,7 @@ A row says over which mesh axis (or axes) a logical axis is split. Kinds of para
   sequence parallel        and length="tensor" between the products (arXiv:2205.05198): configs/meshes/sequence.gin
   expert parallel          expert="expert": a capacity's places change from rows to experts, which is an all-to-all
   context parallel         length="context"; keys and values come whole (key_length=None), or around the ring
+  pipeline                 layers="stage", with the layer loop of stages.py
 
 A mesh axis of size 1 splits nothing, so the default table serves every mesh.
 """

@@ -11,6 +11,7 @@ from t5x_like.models.blocks import Block
 from t5x_like.models.ring_attention import ring
 from t5x_like.models.rotary import Rotary
 from t5x_like.partitioning.axis_rules import AxisRules
+from t5x_like.partitioning.stages import pipelined
 from t5x_like.planning.collectives import collectives_of
 from tests.partitioning import mesh_runs
 from tests.partitioning.mesh_runs import ROWS, SIZES, L, V
@@ -51,6 +52,12 @@ ROWS_OF_TABLE = {
         0,
         AxisRules(key_length="context"),
         changes={"layers": ring_layer},
+    ),
+    "stage": Row(  # one micro-batch at a time, never the parameters of another stage
+        {"stage": 4},
+        ("collective-permute", "stage", ACTIVATION // 4),
+        0,
+        changes={"layer_loop": pipelined(num_microbatches=4)},
     ),
 }
 

@@ -20,7 +20,7 @@ quickstart: .venv/ready
 	$(T) evaluate $(OUT)/run
 	$(T) report $(OUT)/run
 
-test: .venv/ready
+test: .venv/ready .venv/libtpu/ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 # Every model family against transformers itself; needs the packages of the extra `parity` (about 1 GB) beside ours.
@@ -32,6 +32,14 @@ parity: .venv-parity/ready
 	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv-parity/bin/uv pip install --quiet --python .venv-parity/bin/python --constraint constraints.txt --editable '.[parity]'
 	touch .venv-parity/ready
+
+# The TPU compiler, which needs no TPU, for tests/planning/test_tpu_programs.py. Apart from the environment, where JAX
+# would look for chips. Machines that it is not made for go without it.
+.venv/libtpu/ready: .venv/ready
+	$(BIN)/python -c "import importlib.metadata as m; print(next(r for r in m.requires('jax') if r.startswith('libtpu')).split(';')[0])" > .venv/libtpu.txt
+	mkdir -p .venv/libtpu
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .venv/libtpu --no-deps --requirement .venv/libtpu.txt || echo "no libtpu for this machine: TPU programs are not tested"
+	touch .venv/libtpu/ready
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -15,12 +15,13 @@ import functools
 
 import jax
 
-from t5x_like.models import cudnn_attention, cudnn_packed_attention
+from t5x_like.models import cudnn_attention, cudnn_packed_attention, splash_attention
 from t5x_like.models.attention_kernels import Scores, Visible, xla
 from t5x_like.models.chunked_attention import chunked
 from t5x_like.models.cudnn_attention import cudnn
 from t5x_like.models.cudnn_packed_attention import cudnn_packed
 from t5x_like.models.kv_cache import KeysValues
+from t5x_like.models.splash_attention import splash
 
 MOST_PAIRS = 512 * 512
 
@@ -35,16 +36,25 @@ def auto(
     dropout_key: jax.Array | None = None,
     dropout_rate: float = 0.0,
 ) -> jax.Array:
-    """The fastest exact one: cudnn_packed, cudnn, xla up to `MOST_PAIRS` pairs of a query and a key in a row, chunked.
+    """The fastest exact one: splash, cudnn_packed, cudnn, xla up to `MOST_PAIRS` pairs of a query and a key, chunked.
 
-    order   'causal' or 'bidirectional': what all rows of this attention have, as `cudnn_packed` is told; None: any
+    order   'causal' or 'bidirectional': what all rows of this attention have, as `splash` and `cudnn_packed` are told;
+            None: any
     """
     rate = 0.0 if dropout_key is None else dropout_rate
     kernel = chunked
-    if order and cudnn_packed_attention.refusal(q_BLNH, seen, scores, order, rate) is None:
+    if order and platform() == "tpu" and splash_attention.refusal(q_BLNH, seen, visible, scores, order, rate) is None:
+        kernel = functools.partial(splash, order=order)
+    elif order and cudnn_packed_attention.refusal(q_BLNH, seen, scores, order, rate) is None:
         kernel = functools.partial(cudnn_packed, order=order)
     elif cudnn_attention.refusal(q_BLNH, seen, visible, scores, rate) is None:
         kernel = cudnn
     elif q_BLNH.shape[1] * seen.keys_BMGH.shape[1] <= MOST_PAIRS:
         kernel = xla
     return kernel(q_BLNH, seen, visible, scores, dropout_key=dropout_key, dropout_rate=dropout_rate)
+
+
+def platform() -> str:
+    """What the program that is traced will run on; a mesh may be of devices that are not here."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform

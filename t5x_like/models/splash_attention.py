@@ -8,21 +8,25 @@ says which order the data has, and this kernel believes it:
                          cross attention: no order and no positions, any two lengths
 
 `require_order` checks batches on the host; other orders (prefix, UniLM, GLM) need another kernel. Segments are data as
-ever. Written for one device: on a mesh it must be called inside shard_map, XLA cannot split a Pallas kernel by itself.
+ever. XLA cannot split a Pallas kernel by itself, so each device is given its own rows and heads here.
 """
 
 import difflib
+import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention as pallas
+from jax.sharding import PartitionSpec as P
 
 from t5x_like.features import Features
 from t5x_like.models.attention_kernels import Scores, Visible
 from t5x_like.models.kv_cache import KeysValues
 
 ORDERS = ("causal", "bidirectional")
+ROWS, HEADS, PIECES = ("data", "fsdp", "expert"), "tensor", "context"  # mesh axes that may split them
 LANES = 128  # the width of a TPU register: blocks are multiples of it
 
 
@@ -43,18 +47,15 @@ def splash(
     block       places per block of queries and of keys, or the largest multiple of 128 below it that divides the length
     interpret   runs the kernel in plain JAX, on any device and slowly: for tests
     """
-    check_order(order)
     if block < LANES or block % LANES:
         raise ValueError(f"block {block} is not a multiple of {LANES}; 512 is the default")
-    reason = refusal(q_BLNH, seen, visible, scores, 0.0 if dropout_key is None else dropout_rate)
-    L, M, N = q_BLNH.shape[1], seen.keys_BMGH.shape[1], q_BLNH.shape[2]
-    if reason is None and order == "causal" and L != M:
-        reason = f"kernel splash with order='causal' needs as many keys as queries, not {M} and {L}; use auto to decode"
+    reason = refusal(q_BLNH, seen, visible, scores, order, 0.0 if dropout_key is None else dropout_rate)
     if reason is not None:
         raise ValueError(reason)
+    L, M, N = q_BLNH.shape[1], seen.keys_BMGH.shape[1], q_BLNH.shape[2]
     queries, keys = block_of(L, block), block_of(M, block)
     attend = pallas.make_splash_mha(
-        pallas.MultiHeadMask([static_mask(order, (L, M), scores.window)] * N),
+        pallas.MultiHeadMask([static_mask(order, (L, M), scores.window)] * (N // sizes_of_mesh().get(HEADS, 1))),
         block_sizes=pallas.BlockSizes(
             block_q=queries,
             block_kv=keys,
@@ -70,7 +71,25 @@ def splash(
     )
     q_BNLH, k_BGMH, v_BGMH = (jnp.swapaxes(x, 1, 2) for x in (q_BLNH, *seen))
     segments = pallas.SegmentIds(visible.query_segments_BL, visible.key_segments_BM)
-    return jnp.swapaxes(jax.vmap(attend)(q_BNLH, k_BGMH, v_BGMH, segments), 1, 2).astype(q_BLNH.dtype)
+    y_BNLH = on_each_device(jax.vmap(attend))(q_BNLH, k_BGMH, v_BGMH, segments)
+    return jnp.swapaxes(y_BNLH, 1, 2).astype(q_BLNH.dtype)
+
+
+def sizes_of_mesh() -> dict[str, int]:
+    """Of the mesh that the program is traced for; empty for one device."""
+    return dict(jax.sharding.get_abstract_mesh().shape)
+
+
+def on_each_device(attend: Callable) -> Callable:
+    """`attend` of each device's own rows and heads."""
+    sizes = sizes_of_mesh()
+    rows = tuple(axis for axis in ROWS if sizes.get(axis, 1) > 1)
+    heads = HEADS if sizes.get(HEADS, 1) > 1 else None
+    if not rows and heads is None:
+        return attend
+    by_head = P(rows or None, heads)
+    specs = by_head, by_head, by_head, P(rows or None)
+    return jax.shard_map(attend, in_specs=specs, out_specs=by_head, check_vma=False)
 
 
 def static_mask(order: str, shape: tuple[int, int], window: int | None):
@@ -84,8 +103,11 @@ def block_of(length: int, block: int) -> int:
     return max(size for size in range(LANES, min(block, length) + 1, LANES) if length % size == 0)
 
 
-def refusal(q_BLNH: jax.Array, seen: KeysValues, visible: Visible, scores: Scores, dropout_rate: float) -> str | None:
-    """Why splash cannot compute this whatever the order, in one sentence with the remedy; None if it can."""
+def refusal(
+    q_BLNH: jax.Array, seen: KeysValues, visible: Visible, scores: Scores, order: str, dropout_rate: float
+) -> str | None:
+    """Why splash cannot compute this, in one sentence with the remedy; None if it can."""
+    check_order(order)
     absent = {
         "bias": scores.bias_BNLM,
         "sinks": scores.sinks_N,
@@ -98,6 +120,15 @@ def refusal(q_BLNH: jax.Array, seen: KeysValues, visible: Visible, scores: Score
     L, M = q_BLNH.shape[1], seen.keys_BMGH.shape[1]
     if L % LANES or M % LANES:
         return f"kernel splash has no {L} queries and {M} keys; make the lengths multiples of {LANES}, or use chunked"
+    if order == "causal" and L != M:
+        return f"kernel splash with order='causal' needs as many keys as queries, not {M} and {L}; use auto to decode"
+    sizes = sizes_of_mesh()
+    num_rows, num_heads = math.prod(sizes.get(axis, 1) for axis in ROWS), sizes.get(HEADS, 1)
+    B, G = seen.keys_BMGH.shape[0], seen.keys_BMGH.shape[2]
+    if B % num_rows or G % num_heads:
+        return f"kernel splash cannot give {B} rows and {G} key heads to {num_rows} x {num_heads} devices; use chunked"
+    if sizes.get(PIECES, 1) > 1:
+        return f"kernel splash reads whole rows and the mesh cuts them in {sizes[PIECES]}; use ring"
     return None
 
 

@@ -130,7 +130,11 @@ def topology_devices(name: str) -> list:
 
     from jax.experimental import topologies
 
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # It asks nobody which machine this is, and compiles beside another process that does.
+    told = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    told |= {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
+    for variable, value in told.items():
+        os.environ.setdefault(variable, value)
     try:
         return list(np.ravel(topologies.get_topology_desc(platform="tpu", topology_name=name).devices))
     except Exception as error:

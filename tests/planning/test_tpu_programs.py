@@ -1,0 +1,30 @@
+"""What the TPU compiler makes of our programs, on topologies that are not here. `make test` brings libtpu for it."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+LIBTPU = pathlib.Path(sys.prefix) / "libtpu"  # apart from the environment: with it installed, JAX looks for chips
+
+
+def test_causal_attention_is_a_kernel_of_ours_and_holds_no_scores():
+    """Forward, forward again for the gradient, and twice backward; in one test, since compiling takes half a minute."""
+    if not (LIBTPU / "libtpu").is_dir():
+        pytest.skip(f"no libtpu in {LIBTPU}: there is none for this machine, or `make test` did not run")
+    paths = os.pathsep.join([str(pathlib.Path.cwd()), str(LIBTPU)])
+    command = [sys.executable, "-m", "tests.planning.tpu_programs"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}, timeout=600)
+    assert done.returncode == 0, done.stderr
+    programs = json.loads(done.stdout.splitlines()[-1])
+    assert {name: program["kernels"] for name, program in programs.items()} == {
+        "v5e, fsdp 4, tensor 2": 4,
+        "v5e, any order": 0,
+        "v5p, data 4": 4,
+    }
+    # The scores of a layer, 2 rows of 4 heads a chip, would be 2 MiB in float32.
+    saved = programs["v5e, any order"]["temporaries"] - programs["v5e, fsdp 4, tensor 2"]["temporaries"]
+    assert saved > 0

@@ -89,7 +89,9 @@ def on_each_device(attend: Callable) -> Callable:
         return attend
     by_head = P(rows or None, heads)
     specs = by_head, by_head, by_head, P(rows or None)
-    return jax.shard_map(attend, in_specs=specs, out_specs=by_head, check_vma=False)
+    mesh = jax.sharding.get_abstract_mesh()
+    free = set(mesh.axis_names) - set(mesh.manual_axes)  # within a stage the others are
+    return jax.shard_map(attend, in_specs=specs, out_specs=by_head, axis_names=free, check_vma=False)
 
 
 def static_mask(order: str, shape: tuple[int, int], window: int | None):

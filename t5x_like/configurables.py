@@ -55,7 +55,7 @@ from t5x_like.objectives import (
 from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.optimizers import clipping, loss_scaling, muon, param_groups, schedules
 from t5x_like.partitioning import axis_rules, mesh, stages
-from t5x_like.train import initial, loop
+from t5x_like.train import initial, loop, one_forward_one_backward
 
 CONFIGURABLES: dict[str, Callable] = {
     "train": loop.train,
@@ -191,5 +191,6 @@ CONFIGURABLES: dict[str, Callable] = {
     # mesh
     "make_mesh": mesh.make_mesh,
     "pipelined": stages.pipelined,
+    "one_forward_one_backward": one_forward_one_backward.one_forward_one_backward,
     "AxisRules": axis_rules.AxisRules,
 }

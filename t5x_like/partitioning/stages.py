@@ -132,7 +132,8 @@ class RunInStages:
 
         def tick(at_stage, now):
             turns = cut.turns(now)
-            at_stage = moved_on(at_stage, jax.tree.map(lambda x: x[turns.microbatch[0]], entering), turns)
+            is_new_S = (jnp.arange(cut.num_stages) == 0) & (turns.number == 0)
+            at_stage = moved_on(at_stage, jax.tree.map(lambda x: x[turns.microbatch[0]], entering), is_new_S)
             x_SBLD, outputs = all_stages(values, inputs, at_stage, turns)
             return on_stages((x_SBLD, at_stage[1])), (x_SBLD, outputs)
 
@@ -213,13 +214,12 @@ def keys_of(keys: Any, microbatch: jax.Array) -> Any:
     return jax.tree.map(jax.vmap(lambda key: jax.random.fold_in(key, microbatch)), keys)
 
 
-def moved_on(at_stage: Any, entering: Any, turns: Turns) -> Any:
-    """What each stage reads [S, ...]: what the one before it wrote, and at the first stage a new micro-batch."""
-    is_new_S = (jnp.arange(len(turns.number)) == 0) & (turns.number == 0)
+def moved_on(at_stage: Any, entering: Any, is_new_S: jax.Array, by: int = 1) -> Any:
+    """What each stage reads [S, ...]: what its neighbour wrote, and in the stages that are told, what enters."""
 
     def move(old, new):
         mask = is_new_S.reshape(-1, *[1] * new.ndim)
-        return jnp.where(mask, new[None], jnp.roll(old, 1, axis=0))
+        return jnp.where(mask, new[None], jnp.roll(old, by, axis=0))
 
     return jax.tree.map(move, at_stage, entering)
 

@@ -59,6 +59,7 @@ def plan(run: dict[str, Any], devices: list | None) -> Report:
         optimizer,
         num_microbatches=run["num_microbatches"],
         learning_rate=run["learning_rate"],
+        gradients=run["gradients"],
     )
     places = axis_rules.batch_sharding(mesh, rules, data.batch_size)
     batch = abstract_batch(data.lengths, data.batch_size, places)

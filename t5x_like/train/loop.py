@@ -29,7 +29,7 @@ from t5x_like.train.progress import RunProgress
 from t5x_like.train.run_lock import RunLock
 from t5x_like.train.setup import Setup, plan_run
 from t5x_like.train.state import Model, TrainState
-from t5x_like.train.step import Loss
+from t5x_like.train.step import Gradients, Loss, accumulated
 from t5x_like.train.watchdog import Watchdog
 
 
@@ -47,6 +47,7 @@ def train(
     optimizer_rules: AxisRules | None = None,
     initial: Initial | None = None,
     num_microbatches: int = 1,
+    gradients: Gradients = accumulated,
     seed: int = 0,
     eval_every: int = 1000,
     eval_split: str = "validation",
@@ -64,18 +65,17 @@ def train(
 
     learning_rate  only logged: give the optimizer the same schedule
     optimizer_rules   ZeRO's stages 1 and 2: split the optimizer's state where axis_rules keep parameters whole
+    gradients      how micro-batches go forward and backward: one by one, or @one_forward_one_backward
     initial        where the parameters of step 0 come from; None: by chance
-    eval_batches   None: all of the held-out split
-    dry_run        compile, print the summary with the memory per device, and stop
+    eval_batches   None: all of the held-out split; dry_run: compile, print the memory per device, and stop
     start_fresh    set aside every checkpoint and begin at step 0; take_over: the folder of a run that is surely gone
     """
     cadence = Cadence(steps, eval_every, save_every, log_every)
     check_positive({**cadence._asdict(), "num_microbatches": num_microbatches, "eval_batches": eval_batches})
-    setup = plan_run(model, optimizer, data, loss, mesh(), axis_rules, num_microbatches, learning_rate, optimizer_rules)
+    how = num_microbatches, learning_rate, optimizer_rules, gradients
+    setup = plan_run(model, optimizer, data, loss, mesh(), axis_rules, *how)
     console = run_console()
-    lines = summary.describe_run(setup.plan, setup.mesh, data, steps, num_microbatches)
-    lines |= {"at step 0": str(initial.match(setup.plan.abstract.params))} if initial else {}
-    console.print(placement_table(*setup.plan.abstract[1:]), summary.as_table(lines, "This run"))
+    lines = introduce(console, setup, steps, num_microbatches, initial)
     if dry_run:
         return report_dry_run(setup, console)
     folder = pathlib.Path(model_dir).absolute()
@@ -93,6 +93,16 @@ def train(
         stack.push(guards.leave_on_error(jax.process_count()))  # last in, so that it comes before any waiting
         loop = Loop(setup, guarded, saver, log, progress, setup.held_out(eval_split, eval_batches), cadence)
         return loop.run(state, batches, jax.random.fold_in(jax.random.key(seed), 1))
+
+
+def introduce(
+    console: Console, setup: Setup, steps: int, num_microbatches: int, initial: Initial | None
+) -> dict[str, str]:
+    """Prints what lies where and what the run will be; gives the lines of the latter."""
+    lines = summary.describe_run(setup.plan, setup.mesh, setup.data, steps, num_microbatches)
+    lines |= {"at step 0": str(initial.match(setup.plan.abstract.params))} if initial else {}
+    console.print(placement_table(*setup.plan.abstract[1:]), summary.as_table(lines, "This run"))
+    return lines
 
 
 def run_console() -> Console:

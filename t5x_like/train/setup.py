@@ -15,7 +15,7 @@ from t5x_like.partitioning.axis_rules import AxisRules
 from t5x_like.partitioning.mesh import on_mesh
 from t5x_like.train import host_rows
 from t5x_like.train.state import Model, StatePlan, plan_state
-from t5x_like.train.step import Loss, make_train_step
+from t5x_like.train.step import Gradients, Loss, accumulated, make_train_step
 
 
 class Setup(NamedTuple):
@@ -61,6 +61,7 @@ def plan_run(
     num_microbatches: int,
     learning_rate: optax.Schedule | None,
     optimizer_rules: AxisRules | None = None,
+    gradients: Gradients = accumulated,
 ) -> Setup:
     """Opens the data, places the state, and raises one sentence for what cannot work; cheapest check first."""
     rows = data.train_rows(OBJECTIVES)
@@ -75,6 +76,7 @@ def plan_run(
         optimizer,
         num_microbatches=num_microbatches,
         learning_rate=learning_rate,
+        gradients=gradients,
     )
     host_range = host_rows.rows_of_this_process(sharding, data.batch_size)
     return Setup(mesh, plan, data, rows, sharding, host_range, jax.jit(on_mesh(mesh, step), donate_argnums=0), loss)

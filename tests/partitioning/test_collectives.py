@@ -4,6 +4,7 @@ import functools
 from typing import NamedTuple
 
 import jax
+import optax
 import pytest
 
 from t5x_like.models.attention import Attention
@@ -66,7 +67,7 @@ ROWS_OF_TABLE = {
 def test_a_step_sends_what_its_kind_of_parallelism_is_for_and_gathers_no_more(name):
     row = ROWS_OF_TABLE[name]
     model = mesh_runs.model_of(row.family, NUM_LAYERS, **row.changes)
-    ready = mesh_runs.set_up(model, sizes=row.sizes, rules=row.rules)
+    ready = mesh_runs.set_up(model, sizes=row.sizes, rules=row.rules, optimizer=optax.sgd(1.0))
     batch = mesh_runs.batches_of(row.family, 1)[0]
     found = collectives_of(
         ready.step.lower(ready.plan.abstract, batch, jax.random.key(0)).compile().as_text(), ready.mesh

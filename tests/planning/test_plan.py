@@ -18,6 +18,7 @@ from t5x_like.partitioning.axis_rules import AxisRules
 from t5x_like.partitioning.mesh import make_mesh
 from t5x_like.planning import plan, roofline
 from t5x_like.planning.collectives import Collective, collectives_of
+from t5x_like.train.step import accumulated
 from tests.commands.command_line import succeed, t5x_like
 
 MODEL = functools.partial(Decoder, vocab_size=64, num_layers=3, d_model=32, num_heads=4, d_ff=64)
@@ -58,6 +59,7 @@ def report_of(mesh, rules=AxisRules(), layer_loop="unrolled", batch_size=8, **ch
     run |= {
         "loss": CrossEntropy(),
         "num_microbatches": 1,
+        "gradients": accumulated,
         "learning_rate": None,
         "optimizer_rules": None,
         "axis_rules": rules,

@@ -16,7 +16,7 @@ from t5x_like.models.parameters import merge, split
 from t5x_like.partitioning.axis_rules import AxisRules, batch_sharding, constrain
 from t5x_like.partitioning.mesh import make_mesh, on_mesh
 from tests.golden.hugging_face_batches import batch_of, side
-from tests.golden.hugging_face_models import golden, imported, module_of, with_shard
+from tests.golden.hugging_face_models import golden, imported, module_of, with_settings
 
 V, A, B, L = 53, 5, 7, 14  # lengths of two documents, and of the rows
 ALONE_A, ALONE_B, PACKED, OTHER_PADDING, OTHER_TOKEN, OTHER_GIVEN = range(6)
@@ -110,7 +110,20 @@ def test_scanned_layers_compute_what_unrolled_ones_do(name):
 
 
 # 53 tokens divide over nothing; neither do three or five heads over two devices.
-ODD_HEADS = ("modernbert", "bloom", "gpt_neox", "t5_1_0", "t5_1_1", "mt5", "umt5", "vit", "clip", "siglip", "paligemma")
+ODD_HEADS = (
+    "modernbert",
+    "bloom",
+    "gpt_neox",
+    "t5_1_0",
+    "t5_1_1",
+    "ul2",
+    "mt5",
+    "umt5",
+    "vit",
+    "clip",
+    "siglip",
+    "paligemma",
+)
 WHOLE_HEADS = {"heads": None, "kv_heads": None, "heads_activation": None}
 
 
@@ -120,10 +133,21 @@ def test_on_eight_devices_it_computes_what_it_does_on_one(name):
     rules = AxisRules(vocab=None, vocab_activation=None, **(WHOLE_HEADS if name in ODD_HEADS else {}))
     _, params, _ = imported(name, mesh=mesh, rules=rules)
     assert any(not value.is_fully_replicated for value in params.values())
-    marked = with_shard(name, constrain(mesh, rules))
+    marked = with_settings(name, shard=constrain(mesh, rules))
     x = jax.device_put(rows(name), batch_sharding(mesh, rules, len(computed(name))))
     found = jax.jit(on_mesh(mesh, lambda params, x: merge(marked, params)(x)))(params, x)
     np.testing.assert_allclose(found, computed(name), rtol=1e-4, atol=2e-5)
+
+
+@every_text_model
+def test_without_a_dropout_key_nothing_is_dropped_and_with_one_something_is_everywhere(name):
+    graphdef = with_settings(name, dropout_rate=0.2)
+    model = jax.jit(lambda params, x, key: merge(graphdef, params)(x, dropout_key=key))
+    params, x = imported(name)[1], rows(name)
+    np.testing.assert_allclose(model(params, x, None), computed(name), rtol=1e-5, atol=1e-5)
+    noisy = model(params, x, jax.random.key(0))
+    np.testing.assert_array_equal(noisy, model(params, x, jax.random.key(0)))
+    assert all(changes(noisy[PACKED], computed(name)[PACKED])[: A + B])
 
 
 @every_family

@@ -45,10 +45,12 @@ def _folders() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="hugging_face")
 
 
-def model_of(folder: pathlib.Path, name: str, layer_loop: str = ""):
-    """Makes the model of a folder's config.json."""
-    path = folder / f"model{layer_loop}.gin"
-    path.write_text(convert.gin_text(family_named(name), read_config(folder), layer_loop))
+def model_of(folder: pathlib.Path, name: str, layer_loop: str = "", **more):
+    """Makes the model of a folder's config.json; `more` is bound in its encoder or decoder."""
+    path = folder / f"model{layer_loop}{len(more)}.gin"
+    text = convert.gin_text(family_named(name), read_config(folder), layer_loop)
+    root = next(line.split(".d_model")[0] for line in text.splitlines() if ".d_model = " in line)
+    path.write_text(text + "".join(f"{root}.{key} = {value!r}\n" for key, value in more.items()))
 
     def train(*, model):
         return model
@@ -64,10 +66,11 @@ def module_of(name: str, layer_loop: str = "") -> nnx.Module:
     return nnx.eval_shape(lambda: make(rngs=nnx.Rngs(params=0)))
 
 
-def with_shard(name: str, shard) -> nnx.GraphDef:
-    """The same model, which places its activations."""
-    make = model_of(folder_of(name), name)
-    return split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(params=0), shard=shard))).graphdef
+def with_settings(name: str, **settings) -> nnx.GraphDef:
+    """The same model with other settings: `shard`, or the dropout of its encoder or decoder."""
+    rate = settings.pop("dropout_rate", None)
+    make = model_of(folder_of(name), name, **({"dropout_rate": rate} if rate else {}))
+    return split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(params=0), **settings))).graphdef
 
 
 @functools.cache

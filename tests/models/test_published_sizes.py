@@ -84,6 +84,10 @@ SIZES = {
     "umt5_xl": 3_768_356_864,
     "umt5_xxl": 12_972_531_712,
     "ul2_20b": 19_591_209_984,
+    # GLM: 110 M, 335 M and 10 B are published
+    "glm_base": 109_338_624,
+    "glm_large": 334_688_256,
+    "glm_10b": 9_880_682_496,
     # BertForMaskedLM
     "bert_base": 109_514_298,
     "bert_large": 335_174_458,
@@ -128,6 +132,18 @@ def test_electra_s_discriminator_is_the_published_encoder_and_a_head_of_one_logi
     found = sum(shape.size for path, shape in shapes.items() if not path.startswith("generator/"))
     assert found == encoder + d * d + d + d + 1
     assert not [path for path in shapes if path.startswith("generator/") and "table" in path]
+
+
+@pytest.mark.parametrize("name, image, text", [("base", 86, 297), ("large", 303, 484)])
+def test_coca_has_the_millions_of_its_table_and_beside_them_pools_and_projections(name, image, text):
+    """Table 1 of arXiv:2205.01917. Of its largest it says 2.1 B, where its own sizes come to 2.2 B."""
+    shapes = shapes_of(f"coca_{name}")
+
+    def millions(*parts: str) -> int:
+        return sum(shape.size for path, shape in shapes.items() if path.startswith(parts)) // 10**6
+
+    assert millions("image/") in (image - 1, image)
+    assert millions("embedding/", "unimodal/", "multimodal/", "head/") in (text - 1, text)
 
 
 @pytest.mark.parametrize("name", [name for name in sized() if name in SIZES])

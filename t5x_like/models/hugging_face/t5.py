@@ -53,7 +53,7 @@ ONE_MATRIX = tuple(
     for rule in rules()
     if "wi_1" not in rule.theirs[0]
 )
-GATED = {"gated-gelu": "gelu_tanh", "gated-silu": "silu"}  # T5 1.1; UL2
+GATED = {"gated-gelu": "gelu_tanh", "gated-silu": "silu"}
 TIED = (r"(en|de)coder\.embed_tokens\.weight",)
 
 
@@ -73,7 +73,7 @@ def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def bindings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """T5 1.1 by its gated MLP, T5 1.0 otherwise; they have one model_type."""
+    """Of all with a gated MLP."""
     mlp = config.get("feed_forward_proj", "relu")
     if mlp not in GATED:
         raise ValueError(
@@ -127,6 +127,7 @@ def config_of(model: nnx.Module) -> dict[str, Any]:
 
 
 T5_1_1 = Family("t5", "T5ForConditionalGeneration", "models/t5_1_1.gin", bindings, config_of, rules(), TIED)
+UL2 = T5_1_1  # with SwiGLU
 T5_1_0 = T5_1_1._replace(
     include="models/t5_1_0.gin",
     bindings=first_bindings,

@@ -16,7 +16,7 @@ from t5x_like.models.hugging_face.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from t5x_like.models.hugging_face.mixtral import MIXTRAL, QWEN3_MOE
 from t5x_like.models.hugging_face.modernbert import MODERNBERT
 from t5x_like.models.hugging_face.paligemma import PALIGEMMA
-from t5x_like.models.hugging_face.t5 import MT5, T5_1_0, T5_1_1, UMT5
+from t5x_like.models.hugging_face.t5 import MT5, T5_1_0, T5_1_1, UL2, UMT5
 from t5x_like.models.hugging_face.two_towers import CLIP, SIGLIP
 from t5x_like.models.hugging_face.vision import VIT
 
@@ -47,9 +47,13 @@ FAMILIES: dict[str, Family] = {
     "siglip": SIGLIP,
     "t5_1_0": T5_1_0,
     "t5_1_1": T5_1_1,
+    "ul2": UL2,
     "umt5": UMT5,
     "vit": VIT,
 }
+
+
+BY_MLP = {"relu": "t5_1_0", "gated-gelu": "t5_1_1", "gated-silu": "ul2"}  # they have one model_type
 
 
 def family_named(name: str) -> Family:
@@ -63,7 +67,7 @@ def family_of(config: Mapping[str, Any]) -> str:
     """Which family a config.json is of."""
     model_type = config.get("model_type")
     if model_type == "t5":
-        return "t5_1_1" if str(config.get("feed_forward_proj", "relu")).startswith("gated") else "t5_1_0"
+        return BY_MLP.get(config.get("feed_forward_proj", "relu"), "t5_1_1")
     names = [name for name, family in FAMILIES.items() if family.model_type == model_type]
     if not names:
         known = sorted({family.model_type for family in FAMILIES.values()})

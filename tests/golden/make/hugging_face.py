@@ -177,6 +177,11 @@ MODELS = {
         ENCODER_DECODER,
         T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     ),
+    "ul2": (
+        "T5ForConditionalGeneration",
+        ENCODER_DECODER,
+        T5 | {"feed_forward_proj": "gated-silu", "tie_word_embeddings": False},
+    ),
     "umt5": (
         "UMT5ForConditionalGeneration",
         ENCODER_DECODER,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from t5x_like.data import ragged
+from t5x_like.data.drawing import uniform
 from t5x_like.data.ragged import Ragged
 
 
@@ -70,7 +71,7 @@ def bert_budget(lengths: np.ndarray, rate: float, most: int | None) -> np.ndarra
 
 def stochastic_budget(rng: np.random.Generator, counts: np.ndarray, rate: float) -> np.ndarray:
     """rate * count, rounded up with the probability of its fraction (fairseq's RoBERTa)."""
-    return (rate * counts + rng.random(len(counts))).astype(np.int64)
+    return (rate * counts + uniform(rng, np.arange(len(counts)))).astype(np.int64)
 
 
 def units_by_count(rng: np.random.Generator, units: Units, counts: np.ndarray) -> np.ndarray:
@@ -179,7 +180,7 @@ def runs(lengths: np.ndarray, mask: np.ndarray) -> Units:
 
 def _shuffled(rng: np.random.Generator, units: Units) -> tuple[np.ndarray, np.ndarray]:
     """(units with those of a sequence in random order, the sequences in theirs; the place of each in its sequence)."""
-    order = np.argsort(units.sequence + rng.random(len(units.sequence)))
+    order = np.argsort(units.sequence + uniform(rng, units.sequence))
     return order, ragged.index_within(units.per_sequence())
 
 

@@ -9,6 +9,7 @@ by_own(rng)     1 6 2 4 1 6     any token of the same sequence
 import numpy as np
 
 from t5x_like.data import ragged
+from t5x_like.data.drawing import uniform
 from t5x_like.data.ragged import Ragged
 
 
@@ -44,14 +45,17 @@ def bert_style(
     The draw is by token, or one for all tokens of a group: `groups` [tokens] are numbers from 0, or -1 outside.
     """
     noise = np.flatnonzero(mask)
+    owners = np.repeat(np.arange(len(tokens.lengths)), tokens.lengths)
     if groups is None:
-        draw = rng.random(len(noise))
+        draw = uniform(rng, owners[noise])
     else:
-        draw = rng.random(groups.max(initial=-1) + 1)[groups[noise]]
+        of_groups = np.zeros(groups.max(initial=-1) + 1, np.int64)
+        of_groups[groups[groups >= 0]] = owners[groups >= 0]
+        draw = uniform(rng, of_groups)[groups[noise]]
     values = tokens.values.copy()
     values[noise[draw < masked]] = mask_token
     places = noise[(draw >= masked) & (draw < masked + random)]
-    values[places] = allowed[rng.integers(len(allowed), size=len(places))]
+    values[places] = allowed[(uniform(rng, owners[places]) * len(allowed)).astype(np.int64)]
     return Ragged(values, tokens.lengths)
 
 

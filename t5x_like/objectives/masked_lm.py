@@ -21,7 +21,6 @@ random_ids  all of the vocabulary, as in BERT's code, or those of text
 masks       dynamic: drawn afresh each time. static: a text has `duplicates` masks (BERT: 10), and each time one of them
 """
 
-import zlib
 from typing import Literal
 
 import attrs
@@ -29,6 +28,7 @@ import numpy as np
 
 from t5x_like.data import choosing, chunking, ragged, replacing
 from t5x_like.data.choosing import Units
+from t5x_like.data.drawing import ByText, uniform
 from t5x_like.data.examples import Context, Side
 from t5x_like.data.ragged import Documents, Ragged
 from t5x_like.objectives.seqio_preprocessor import SeqioPreprocessor
@@ -72,12 +72,12 @@ class MaskedLM(SeqioPreprocessor):
         begins = _BEGINS[self.units](text, cut, context)
         if self.masks == "dynamic":
             return self.hide(rng, text, choosing.inside(text), begins, context)
-        versions = rng.integers(self.duplicates, size=len(text.lengths))
-        return _with_static_masks(self, text, versions, begins, context)
+        own = ByText.of(text, rng.integers(self.duplicates, size=len(text.lengths)))
+        return self.hide(own, text, choosing.inside(text), begins, context)
 
     def hide(
         self,
-        rng: np.random.Generator,
+        rng: np.random.Generator | ByText,
         text: Ragged,
         candidates: np.ndarray,
         begins: np.ndarray | None,
@@ -121,20 +121,6 @@ def check_shares(rate: float, masked: float, random: float) -> None:
         raise ValueError(f"masked {masked} and random {random} are shares: neither below 0, together at most 1")
 
 
-def _with_static_masks(objective: MaskedLM, text: Ragged, versions, begins, context: Context) -> Side:
-    """Each text by itself, with random numbers that follow from its tokens and the number of its mask."""
-    side = objective.hide(np.random.default_rng(0), text, choosing.inside(text), begins, context)
-    for start, length, version in zip(text.starts.tolist(), text.lengths.tolist(), versions.tolist(), strict=True):
-        own = text.values[start : start + length]
-        rng = np.random.default_rng((zlib.crc32(own.tobytes()), version))
-        one = Ragged(own, np.array([length]))
-        its_begins = None if begins is None else begins[start : start + length]
-        made = objective.hide(rng, one, choosing.inside(one), its_begins, context)
-        side.tokens[start : start + length] = made.tokens
-        side.loss_weights[start : start + length] = made.loss_weights
-    return side
-
-
 def _bert(objective: MaskedLM, rng, units: Units, lengths: np.ndarray) -> np.ndarray:
     budgets = choosing.bert_budget(lengths, objective.rate, objective.max_predictions)
     if objective.ngrams:
@@ -148,7 +134,7 @@ def _roberta(objective: MaskedLM, rng, units: Units, lengths: np.ndarray) -> np.
 
 
 def _each(objective: MaskedLM, rng, units: Units, lengths: np.ndarray) -> np.ndarray:
-    return rng.random(len(units.sequence)) < objective.rate
+    return uniform(rng, units.sequence) < objective.rate
 
 
 _BUDGETS = {"bert": _bert, "roberta": _roberta, "each": _each}

@@ -22,7 +22,7 @@ def test_a_text_has_the_same_numbers_alone_and_in_any_company():
     for rows in ([7], [1999, 3, 3, 500], list(range(100, 200))):
         some = drawn(ragged.take(TEXTS, np.array(rows)), np.zeros(len(rows), np.int64), num_calls=2)
         for numbers, of_all in zip(some, whole, strict=True):
-            expected = np.concatenate([of_all[OWNERS == row] for row in rows])
+            expected = np.concatenate([of_all[row == OWNERS] for row in rows])
             np.testing.assert_array_equal(numbers, expected)
 
 

@@ -130,10 +130,12 @@ class RunInStages:
         entering = jax.tree.map(cut.microbatches_of, (x_BLD, beside.of_rows))
         all_stages = jax.vmap(stage, in_axes=(1, 1, 0, 0), spmd_axis_name=AXIS)
 
+        shift = to_next if cut.num_rounds == 1 else around
+
         def tick(at_stage, now):
             turns = cut.turns(now)
             is_new_S = (jnp.arange(cut.num_stages) == 0) & (turns.number == 0)
-            at_stage = moved_on(at_stage, jax.tree.map(lambda x: x[turns.microbatch[0]], entering), is_new_S)
+            at_stage = moved_on(at_stage, jax.tree.map(lambda x: x[turns.microbatch[0]], entering), is_new_S, shift)
             x_SBLD, outputs = all_stages(values, inputs, at_stage, turns)
             return on_stages((x_SBLD, at_stage[1])), (x_SBLD, outputs)
 
@@ -214,14 +216,27 @@ def keys_of(keys: Any, microbatch: jax.Array) -> Any:
     return jax.tree.map(jax.vmap(lambda key: jax.random.fold_in(key, microbatch)), keys)
 
 
-def moved_on(at_stage: Any, entering: Any, is_new_S: jax.Array, by: int = 1) -> Any:
+def moved_on(at_stage: Any, entering: Any, is_new_S: jax.Array, shift: Callable) -> Any:
     """What each stage reads [S, ...]: what its neighbour wrote, and in the stages that are told, what enters."""
 
     def move(old, new):
-        mask = is_new_S.reshape(-1, *[1] * new.ndim)
-        return jnp.where(mask, new[None], jnp.roll(old, by, axis=0))
+        return jnp.where(is_new_S.reshape(-1, *[1] * new.ndim), new[None], shift(old))
 
     return jax.tree.map(move, at_stage, entering)
+
+
+def to_next(x: jax.Array) -> jax.Array:
+    """[S, ...] one stage further; the first gets zeros, so that nothing is sent around."""
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), [(1, -1, 0), *[(0, 0, 0)] * (x.ndim - 1)])
+
+
+def to_previous(x: jax.Array) -> jax.Array:
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), [(-1, 1, 0), *[(0, 0, 0)] * (x.ndim - 1)])
+
+
+def around(x: jax.Array) -> jax.Array:
+    """[S, ...] one stage further, from the last to the first."""
+    return jnp.roll(x, 1, axis=0)
 
 
 def on_stages(tree: Any) -> Any:

@@ -28,7 +28,7 @@ from t5x_like.models import layer_loops
 from t5x_like.models.layer_loops import Beside
 from t5x_like.models.parameters import merge
 from t5x_like.models.stack import Stack, sum_terms
-from t5x_like.partitioning.stages import AXIS, RunInStages, moved_on, num_stages, on_stages
+from t5x_like.partitioning.stages import AXIS, RunInStages, moved_on, num_stages, on_stages, to_next, to_previous
 from t5x_like.train.step import Found, Loss, accumulated, shares_of, total_weights
 
 Params = dict[str, jax.Array]
@@ -192,12 +192,12 @@ class Pipe(NamedTuple):
         """A piece forward, the loss of the micro-batch that leaves the last stage, and a piece backward."""
         stages, last = jnp.arange(num_stages()), num_stages() - 1
         ahead, back = now - stages, now - 2 * last + stages  # the micro-batches that the stages take [S]
-        x_SBLD = on_stages(moved_on(total.forward, self.enter(self.cut.around, now).x_BLD, stages == 0))
+        x_SBLD = on_stages(moved_on(total.forward, self.enter(self.cut.around, now).x_BLD, stages == 0, to_next))
         kept = jax.vmap(keep)(total.kept, x_SBLD, ahead, self.is_real(ahead))
         forward = jax.vmap(self.forward, in_axes=(0, 0, None, 0, 0), spmd_axis_name=AXIS)
         y_SBLD, terms = forward(values, x_SBLD, shared, self.at_stages(beside, ahead), self.is_real(ahead))
         shares, around, dy_BLD = self.where_real(now - last, self.loss_of, y_SBLD[last])
-        dy_SBLD = on_stages(moved_on(total.backward, dy_BLD, stages == last, by=-1))
+        dy_SBLD = on_stages(moved_on(total.backward, dy_BLD, stages == last, to_previous))
         old_SBLD = jax.vmap(lambda kept, number: kept[number % kept.shape[0]])(kept, back)
         backward = jax.vmap(self.backward, in_axes=(0, 0, None, 0, 0, 0), spmd_axis_name=AXIS)
         given = self.at_stages(beside, back), self.is_real(back), dy_SBLD

@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from t5x_like.commands import options as shared
+from t5x_like.commands import recipes
 from t5x_like.tasks.held_stderr import held_stderr
 
 WIDTH_OF_FILES = 160
@@ -21,6 +22,9 @@ def main(arguments: list[str]) -> int:
         action.add_argument("--targets", type=int, metavar="N", help="tokens of a decoder row")
     show.add_argument("--n", type=int, default=3, metavar="N")
     show.add_argument("--seed", type=int, default=0, metavar="N")
+    show.add_argument(
+        "--objective", metavar="RECIPE", help="another than the task's: a name in configs/objectives, or a file"
+    )
     check.add_argument("--documents", type=int, default=2000, metavar="N")
     new = actions.add_parser("new", help="write a task file over your data, about twenty lines")
     new.add_argument("name")
@@ -65,6 +69,9 @@ def show_task(options) -> int:
     from t5x_like.tasks import show
 
     settings = {"num_examples": options.n, "lengths": lengths_of(options), "split": options.split, "seed": options.seed}
+    if options.objective:
+        recipe = recipes.pipeline_of(options.objective)
+        settings |= {"objective": recipe.objective, "lengths": settings["lengths"] or recipes.short(recipe.lengths)}
     show.show(options.name, console(), **settings)
     return 0
 

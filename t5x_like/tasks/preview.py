@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import seqio
@@ -29,9 +29,13 @@ class Preview(NamedTuple):
     seconds: float
 
 
-def read(task: seqio.Task, split: str, *, num_documents: int) -> Preview:
-    """The first documents as the steps of `prepare` leave them, and what was dropped on the way to them."""
+def read(task: seqio.Task, split: str, *, num_documents: int, objective: Any | None = None) -> Preview:
+    """The first documents as the steps of `prepare` leave them, and what was dropped on the way to them.
+
+    objective   in place of the task's own
+    """
     where, reading = cut(task), Reading(Counter(), [])
+    where = where if objective is None else where._replace(objective=objective)
     if split not in task.splits:
         raise ValueError(f"task {task.name} has no split {split!r}: it has {list(task.splits)}")
     names = where.objective.reads

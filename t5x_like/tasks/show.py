@@ -3,11 +3,14 @@
   seen        Thank you <extra_id_0> me to your party <extra_id_1></s>
   predicted   <extra_id_0> for inviting<extra_id_1> last week</s>
   in place    Thank you [0: for inviting] me to your party [1: last week]
+  sees        the 9 inputs see each other; each target sees them, and the targets before it
 
+What an Encoder predicts where it stands is shown by `show_in_place`.
 On a terminal hidden text and its sentinel have one colour; in a pipe there are only the brackets.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import rich.console
 import rich.table
@@ -15,7 +18,8 @@ import rich.text
 import seqio
 
 from t5x_like.data import ragged
-from t5x_like.tasks import preview, registry
+from t5x_like.data.examples import Side
+from t5x_like.tasks import preview, registry, show_in_place
 from t5x_like.tasks.cache_point import cut, step_name
 from t5x_like.tasks.preview import Preview
 from t5x_like.vocabularies import load
@@ -41,11 +45,12 @@ def show(
     lengths: dict[str, int] | None = None,
     split: str = "train",
     seed: int = 0,
+    objective: Any | None = None,
 ) -> None:
-    """Prints examples of a task, or of each task of a mixture."""
+    """Prints examples of a task, or of each task of a mixture; `objective`: another one than the task's own."""
     provider = registry.find(name)
     for task in provider.tasks if isinstance(provider, seqio.Mixture) else [provider]:
-        found = preview.read(task, split, num_documents=32)
+        found = preview.read(task, split, num_documents=32, objective=objective)
         rows = lengths or preview.default_lengths(task)
         for number, lines in enumerate(_rendered(found, rows, num_examples, seed), start=1):
             console.rule(f"{task.name}  {number} of {num_examples}", align="left")
@@ -57,6 +62,10 @@ def _rendered(
     found: Preview, lengths: dict[str, int], count: int, seed: int
 ) -> Iterator[list[tuple[str, rich.text.Text]]]:
     made = preview.examples(found, lengths, seed=seed)
+    if isinstance(made, Side):
+        for k in range(min(count, made.num_examples)):
+            yield show_in_place.lines_of(made.cut(k, k + 1), found.vocabulary)
+        return
     all_inputs = None if made.inputs is None else ragged.to_list(made.inputs)
     for k, targets in enumerate(ragged.to_list(made.targets)[:count]):
         inputs = None if all_inputs is None else all_inputs[k]
@@ -64,6 +73,7 @@ def _rendered(
         lines.append((f"predicted {len(targets)} ", render(targets, found.vocabulary)))
         if inputs is not None and set(inputs.tolist()) & set(found.vocabulary.special.sentinels):
             lines.append(("in place ", in_place(inputs, targets, found.vocabulary)))
+        lines.append(("sees ", rich.text.Text(show_in_place.sees_of(made, k))))
         yield lines
 
 

@@ -91,6 +91,12 @@ ROWS = {
     "mtb": (OBJECTIVES["MatchingTheBlanks"](), ALONE, False, True),
     "luke": (OBJECTIVES["EntityPrediction"](num_entities=9, max_entities=16), ALONE, False, True),
     "erica": (OBJECTIVES["RelationContrast"](), ALONE, False, True),
+    "erica entities": (
+        OBJECTIVES["EntityDiscrimination"](relation_names=("\u5100\u5101", "\u5102"), question_length=6),
+        ALONE,
+        False,
+        True,
+    ),
     "unshuffling": (OBJECTIVES["SentenceUnshuffling"](sentence_ends=FULL_STOPS), ALONE, False, True),
     "electra": (OBJECTIVES["ReplacedToken"](), ALONE, False, True),
     "spans rolled": (OBJECTIVES["SpanCorruption"](random_roll=True, closing_sentinel=True), PAIR, False, True),
@@ -155,6 +161,9 @@ def test_no_token_is_lost_or_seen_twice(name):
     examples = make(*ROWS[name][:3])
     if isinstance(ROWS[name][0], PAIRS):  # texts of other documents come twice, and a pair is cut to fit
         assert len({t for t in examples.targets.tolist() if 3 <= t < 870}) > 250
+        return
+    if isinstance(ROWS[name][0], OBJECTIVES["EntityDiscrimination"]):  # a question repeats a name of its text
+        assert {t for t in examples.targets.tolist() if 3 <= t < 700} == set(range(3, 308))
         return
     if isinstance(examples, Side):  # everything is read, and known where it is hidden
         assert sorted(t for t in examples.targets.tolist() if 3 <= t < 870) == list(range(3, 308))

@@ -8,9 +8,10 @@ The feature `relations` holds at the first token of a mention 1 + relation * 655
 the tail, and 0 elsewhere (facts found by distant supervision, in `prepare`). An entity is the mean of the states of its
 first mention in the text, a pair is [head; tail], and every two pairs of one relation, anywhere in the batch, are told
 from all others by a softmax of cosines over a temperature of 0.05. Beside it stand masked tokens, of which none belongs
-to an entity. ERICA's other task, entity discrimination, asks with the name of a relation as text, which this form does
-not have.
+to an entity. ERICA's other task is `entity_discrimination`.
 """
+
+from typing import NamedTuple
 
 import attrs
 import jax
@@ -19,6 +20,7 @@ import numpy as np
 
 from t5x_like.data import choosing, chunking, mentions, ragged
 from t5x_like.data.examples import Context, Side
+from t5x_like.data.mentions import Mentions
 from t5x_like.data.ragged import Documents, Ragged
 from t5x_like.features import Features
 from t5x_like.losses import Term
@@ -28,6 +30,27 @@ from t5x_like.objectives.seqio_preprocessor import SeqioPreprocessor
 from t5x_like.objectives.terms import aux_of
 
 HEADS = 65_536
+
+
+class Facts(NamedTuple):
+    """int64 [facts]: numbers of mentions, and the relation."""
+
+    heads: np.ndarray
+    tails: np.ndarray
+    relations: np.ndarray
+
+
+def known_facts(found: Mentions, relations: np.ndarray) -> Facts:
+    """The facts whose head is mentioned in the text of their tail; a head is its entity's first mention there."""
+    tails = np.flatnonzero((relations[found.starts] > 0) & (found.entity > 0))
+    value = relations[found.starts[tails]].astype(np.int64) - 1
+    key = found.sequence * HEADS + found.entity
+    order = np.argsort(key, kind="stable")  # the first mention of each entity of each text comes first
+    wanted = found.sequence[tails] * HEADS + value % HEADS
+    place = np.minimum(np.searchsorted(key[order], wanted), max(len(order) - 1, 0))
+    head = order[place] if len(order) else place
+    known = key[head] == wanted if len(order) else np.zeros(0, bool)
+    return Facts(head[known], tails[known], value[known] // HEADS)
 
 
 @attrs.frozen(kw_only=True)
@@ -54,17 +77,10 @@ class RelationContrast(SeqioPreprocessor):
         found = mentions.find_mentions(entities)
         aux = {name: np.zeros(len(relations), np.int32) for name in ("relation", "relation_head", "mention")}
         aux["mention"][found.starts] = found.lengths
-        tails = np.flatnonzero((relations[found.starts] > 0) & (found.entity > 0))
-        value = relations[found.starts[tails]].astype(np.int64) - 1
-        key = found.sequence * HEADS + found.entity
-        order = np.argsort(key, kind="stable")  # the first mention of each entity of each text comes first
-        wanted = found.sequence[tails] * HEADS + value % HEADS
-        place = np.minimum(np.searchsorted(key[order], wanted), max(len(order) - 1, 0))
-        head = order[place] if len(order) else place
-        known = key[head] == wanted if len(order) else np.zeros(0, bool)
-        tail_starts = found.starts[tails[known]]
-        aux["relation"][tail_starts] = value[known] // HEADS + 1
-        aux["relation_head"][tail_starts] = found.starts[head[known]] - tail_starts
+        known = known_facts(found, relations)
+        tails = found.starts[known.tails]
+        aux["relation"][tails] = known.relations + 1
+        aux["relation_head"][tails] = found.starts[known.heads] - tails
         return aux
 
     def check(self, context: Context) -> None:

@@ -5,6 +5,7 @@ from t5x_like.objectives.blank_infilling import BlankInfilling
 from t5x_like.objectives.causal_lm import CausalLM
 from t5x_like.objectives.deshuffling import Deshuffling
 from t5x_like.objectives.document_coherence import DocumentCoherence
+from t5x_like.objectives.entity_discrimination import EntityDiscrimination
 from t5x_like.objectives.entity_masking import EntityMasking
 from t5x_like.objectives.entity_prediction import EntityPrediction
 from t5x_like.objectives.fill_in_the_middle import FillInTheMiddle
@@ -34,6 +35,7 @@ OBJECTIVES: dict[str, type] = {
     "CausalLM": CausalLM,
     "Deshuffling": Deshuffling,
     "DocumentCoherence": DocumentCoherence,
+    "EntityDiscrimination": EntityDiscrimination,
     "EntityMasking": EntityMasking,
     "EntityPrediction": EntityPrediction,
     "FillInTheMiddle": FillInTheMiddle,

@@ -36,6 +36,7 @@ from t5x_like.models.task_heads import (
 from t5x_like.objectives import (
     contrastive,
     document_coherence,
+    entity_discrimination,
     entity_prediction,
     matching_the_blanks,
     multi_token,
@@ -93,6 +94,10 @@ METHODS = {
     "erica": (
         functools.partial(Encoder, **TINY),
         SumOfTerms({"loss": terms.predict_tokens, "relation": relation_contrast.contrast_relations}),
+    ),
+    "erica entities": (
+        functools.partial(Encoder, **TINY),
+        SumOfTerms({"loss": terms.predict_tokens, "entity": entity_discrimination.find_tails}),
     ),
     "electra": (
         functools.partial(

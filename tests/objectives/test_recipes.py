@@ -27,6 +27,10 @@ SPECIAL = SpecialTokens(
 class VOCABULARY:
     begins_word = np.ones(32_300, bool)
 
+    @staticmethod
+    def encode(text):
+        return [ord(character) for character in text]
+
 
 def arguments(path):
     """What `train` gets of a recipe, with a model and an optimizer beside it."""

@@ -23,9 +23,11 @@ quickstart: .venv/ready
 test: .venv/ready .venv/libtpu/ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
-# Every model family against transformers itself; needs the packages of the extra `parity` (about 1 GB) beside ours.
+# Every model family against transformers itself, and the golden files made again; needs the packages of the extra
+# `parity` (about 1 GB) beside ours.
 parity: .venv-parity/ready
 	.venv-parity/bin/python -W ignore -m tests.reference.hugging_face
+	.venv-parity/bin/python -W ignore -m tests.reference.goldens
 
 .venv-parity/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv-parity

@@ -14,7 +14,7 @@ import transformers
 import trl
 from trl.data_utils import pack_dataset
 
-PATH = pathlib.Path("tests/golden/collators.json")
+GOLDEN = pathlib.Path("tests/golden/collators.json")
 WORDS, ROWS, LENGTH, PIECES_PER_WORD = 600, 4000, 64, 2
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -95,7 +95,7 @@ def main() -> None:
         "masked": {"tokens": hidden(), "whole words": hidden(whole_word_mask=True)},
         "packed": [packed(capacity, sizes.tolist()) for capacity, sizes in lengths],
     }
-    PATH.write_text(json.dumps(golden) + "\n")
+    GOLDEN.write_text(json.dumps(golden) + "\n")
     print(golden["masked"], [len(row["fills"]) for row in golden["packed"]])
 
 

@@ -10,7 +10,7 @@ import pathlib
 import random
 from importlib import metadata
 
-OUTPUT = pathlib.Path("tests/golden/corpus_filters.json")
+GOLDEN = pathlib.Path("tests/golden/corpus_filters.json")
 COMMON = "the of and to in a is that for it as was with be by on not he his but at are this have from or had an"
 
 
@@ -62,7 +62,7 @@ def main() -> None:
     made_with = f"datatrove {metadata.version('datatrove')}, words split at whitespace"
     told = {"made_with": made_with, "sha256": digest_of(texts)}
     told |= {name: [reason(one, text) for text in texts] for name, one in filters.items()}
-    OUTPUT.write_text(json.dumps(told) + "\n")
+    GOLDEN.write_text(json.dumps(told) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ scaling of ours that must give them, its arguments, and the wavelength; the numb
 import json
 import pathlib
 
+import torch  # noqa: F401  what transformers computes with
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from t5x_like.models.attention_kernels import Scores, Visible
-from t5x_like.models.chunked_attention import chunked
+from t5x_like.models.chunked_attention import Tiles, chunked, chunks_that_meet
 from t5x_like.models.kv_cache import KeysValues
 from t5x_like.models.ring_attention import back_in_order, balanced_ring, ring, spread
 from t5x_like.partitioning.mesh import make_mesh, on_mesh
@@ -80,3 +80,23 @@ def test_rows_that_do_not_divide_are_refused_in_one_sentence(kernel, length, pie
         ValueError, match=f"^rows of {length} queries do not divide into the ring's {pieces} pieces: .*"
     ):
         compiled(kernel, 8, length)
+
+
+def pairs_of_chunks(order_of_pieces, num_devices, turn):
+    """How many chunks of keys meet chunks of queries on each device in a turn, in a causal row of these pieces."""
+    places = np.arange(8 * num_devices).reshape(2 * num_devices, 4)[order_of_pieces].reshape(num_devices, 8)
+    tiles = Tiles(4, 4, None, None, 0)
+    found = []
+    for device in range(num_devices):
+        q, k = (jnp.asarray(places[number])[None] for number in (device, (device - turn) % num_devices))
+        one = jnp.ones_like(q)
+        found.append(int(chunks_that_meet(tiles, Visible(one, one, q, k, q, k)).sum()))
+    return found
+
+
+def test_balanced_pieces_of_a_causal_row_are_the_same_work_on_every_device_in_every_turn():
+    n = 4
+    balanced = [piece for device in range(n) for piece in (device, 2 * n - 1 - device)]
+    assert [pairs_of_chunks(balanced, n, turn) for turn in range(n)] == [[3] * n, [2] * n, [2] * n, [2] * n]
+    in_order = [pairs_of_chunks(list(range(2 * n)), n, turn) for turn in range(n)]
+    assert in_order == [[3] * n, [0, 4, 4, 4], [0, 0, 4, 4], [0, 0, 0, 4]]  # everybody waits for the last device

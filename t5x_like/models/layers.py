@@ -7,7 +7,8 @@ Every part is made as `Part(sizes, ..., rngs=...)` and called on activations; pa
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +81,15 @@ def project(x: jax.Array, kernel: jax.Array, *, dtype: str, num_contracted: int 
 def length_is_split() -> bool:
     """Whether the mesh that this is traced for splits rows by their length."""
     return jax.sharding.get_abstract_mesh().shape.get("context", 1) > 1
+
+
+def over_axes(function: Callable, axes: Sequence[str], in_specs: Any, out_specs: Any) -> Callable:
+    """`function` on each device's own part along these axes of the mesh; along the others the compiler has its way.
+
+    "stage" is always among them: a pipeline maps layers over it, and jax asks that a mapped dimension's axis is named.
+    """
+    named = {*axes, *({"stage"} & set(jax.sharding.get_abstract_mesh().axis_names))}
+    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, axis_names=named, check_vma=False)
 
 
 def split_key(key: jax.Array | None, num: int):

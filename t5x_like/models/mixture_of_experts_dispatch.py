@@ -15,8 +15,10 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
 from t5x_like.losses import Term
+from t5x_like.models.layers import over_axes
 from t5x_like.models.mixture_of_experts_routers import Routing, check_capacity_factor
 
 
@@ -26,26 +28,44 @@ def dropless(
     """Every choice is computed (arXiv:2211.15841), by `jax.lax.ragged_dot` over all rows at once.
 
     Exact: a token's result depends on no other token. XLA has no grouped product on CPU: there every expert multiplies
-    every row, and the cost grows with E.
+    every row, and the cost grows with E. On a mesh each device sorts and multiplies its own rows, with all experts.
     """
-    B, L, D = x_BLD.shape
-    E = routing.logits_BLE.shape[-1]
-    experts_A = routing.experts_BLK.reshape(-1)
-    order_A = jnp.argsort(experts_A, stable=True)  # those without an expert last
-    slot_of_choice_A = jnp.argsort(order_A)
-    choice_of_slot_S = order_A[: B * routing.num_per_row]
-    size_E = jax.nn.one_hot(experts_A, E, dtype=jnp.int32).sum(axis=0)
+    (B, L, D), E = x_BLD.shape, routing.logits_BLE.shape[-1]
+    axes = axes_of_rows()
+    G = math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes)  # groups of rows, one on each device
+    experts_GA = routing.experts_BLK.reshape(G, -1)
+    order_GA = jnp.argsort(experts_GA, axis=1, stable=True)  # those without an expert last
+    slot_of_choice_GA = jnp.argsort(order_GA, axis=1)
+    choice_of_slot_GS = order_GA[:, : B // G * routing.num_per_row]
+    size_GE = jax.nn.one_hot(experts_GA, E, dtype=jnp.int32).sum(axis=1)
     # What a grouped product gives for rows behind the last group is not defined, nor is its gradient.
-    is_used_S1 = (experts_A[choice_of_slot_S] < E)[:, None]
-    x_SD = to_slots(x_BLD.reshape(B * L, D), choice_of_slot_S, slot_of_choice_A)
-    y_SD = experts(
-        jnp.where(is_used_S1, x_SD, 0),
-        lambda x_SI, kernel_EIO: jax.lax.ragged_dot(x_SI, kernel_EIO, size_E),
-        axes=("batch",),
+    is_used_GS1 = (jnp.take_along_axis(experts_GA, choice_of_slot_GS, axis=1) < E)[..., None]
+    x_GSD = jax.vmap(to_slots)(x_BLD.reshape(G, -1, D), choice_of_slot_GS, slot_of_choice_GA)
+    y_GSD = experts(
+        jnp.where(is_used_GS1, x_GSD, 0),
+        lambda x_GSI, kernel_EIO: of_each_group(axes, x_GSI, kernel_EIO, size_GE),
+        axes=("batch" if axes else None, None),
         dropout_key=dropout_key,
     )
-    y_AD = from_slots(jnp.where(is_used_S1, y_SD, 0), choice_of_slot_S, slot_of_choice_A)
-    return y_AD.reshape(B, L, -1, D), {}
+    y_GAD = jax.vmap(from_slots)(jnp.where(is_used_GS1, y_GSD, 0), choice_of_slot_GS, slot_of_choice_GA)
+    return y_GAD.reshape(B, L, -1, D), {}
+
+
+def axes_of_rows() -> tuple[str, ...]:
+    """The axes over which the mesh that this is traced for splits the rows of a batch."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return tuple(axis for axis in ("data", "fsdp", "expert") if sizes.get(axis, 1) > 1)
+
+
+def of_each_group(axes: tuple[str, ...], x_GSI: jax.Array, kernel_EIO: jax.Array, size_GE: jax.Array) -> jax.Array:
+    """A grouped product on each device: the compiler cannot split one, and would gather all tokens for it."""
+
+    def multiply(x_1SI, kernel_EIO, size_1E):
+        return jax.lax.ragged_dot(x_1SI[0], kernel_EIO, size_1E[0])[None]
+
+    if not axes:
+        return multiply(x_GSI, kernel_EIO, size_GE)
+    return over_axes(multiply, axes, (P(axes), P(), P(axes)), P(axes))(x_GSI, kernel_EIO, size_GE)
 
 
 def with_capacity(

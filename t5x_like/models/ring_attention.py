@@ -27,7 +27,7 @@ from t5x_like.models import chunked_attention
 from t5x_like.models.attention_kernels import MASKED, Scores, Visible
 from t5x_like.models.chunked_attention import Arrays, Tiles, chunked, multiply, pad
 from t5x_like.models.kv_cache import KeysValues
-from t5x_like.models.layers import dropout
+from t5x_like.models.layers import dropout, over_axes
 
 AXIS = "context"
 BY_LENGTH = P(None, AXIS)  # dim 1 of every array
@@ -151,8 +151,8 @@ def check_pieces(num_queries: int, num_keys: int, num_pieces: int) -> None:
 
 
 def over_pieces(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
-    """`function` on each device's own piece of the rows; every other axis of the mesh stays with the compiler."""
-    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, axis_names={AXIS}, check_vma=False)
+    """`function` on each device's own piece of the rows."""
+    return over_axes(function, (AXIS,), in_specs, out_specs)
 
 
 def handed_on(tree: Any, num_devices: int) -> Any:

@@ -18,7 +18,7 @@ from t5x_like.models.mixture_of_experts_dispatch import dropless, with_capacity
 from t5x_like.models.mixture_of_experts_routers import ExpertChoice, SigmoidTopK, SoftmaxTopK
 from t5x_like.models.parameters import merge, split
 from t5x_like.partitioning.axis_rules import AxisRules, constrain, shardings
-from t5x_like.partitioning.mesh import make_mesh
+from t5x_like.partitioning.mesh import make_mesh, on_mesh
 from t5x_like.train.state import TrainState
 from t5x_like.train.step import make_train_step
 
@@ -345,7 +345,7 @@ def test_a_mixture_split_over_a_mesh_gives_the_numbers_of_a_whole_one(dispatch):
     axes = split(merge(graphdef, params)).axes
     assert axes["experts/up"] == ("expert", "embed", "mlp") and axes["experts/down"] == ("expert", "mlp", "embed")
     placed = jax.device_put(params, shardings(mesh, rules, params, axes))
-    found = run(graphdef, placed, X, IS_REAL)
+    found = on_mesh(mesh, run)(graphdef, placed, X, IS_REAL)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, expected)
 
 

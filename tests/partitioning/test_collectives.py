@@ -9,6 +9,8 @@ import pytest
 
 from t5x_like.models.attention import Attention
 from t5x_like.models.blocks import Block
+from t5x_like.models.decoder import llama_layer
+from t5x_like.models.mixture_of_experts import MixtureOfExperts, row_balance
 from t5x_like.models.ring_attention import ring
 from t5x_like.models.rotary import Rotary
 from t5x_like.partitioning.axis_rules import AxisRules
@@ -24,6 +26,8 @@ MATRIX = FLOAT * SIZES["d_model"] * SIZES["d_ff"]
 EMBEDDING = FLOAT * V * SIZES["d_model"]
 NUM_EXPERTS, NUM_LAYERS = 8, 4
 ring_layer = functools.partial(Block, attention=functools.partial(Attention, rotary=Rotary, kernel=ring))
+dropless = functools.partial(MixtureOfExperts, num_experts=NUM_EXPERTS, balance=row_balance)
+dropless_layer = functools.partial(llama_layer, mlp=dropless)
 
 
 class Row(NamedTuple):
@@ -46,6 +50,13 @@ ROWS_OF_TABLE = {
     ),
     # A routing decision is gathered; of what the experts know, nothing.
     "expert": Row({"expert": 8}, ("all-to-all", "expert", None), MATRIX * NUM_EXPERTS // 4, family="moe"),
+    "a dropless mixture": Row(  # the tokens of a device stay there
+        {"data": 8},
+        ("all-reduce", "data", None),
+        FLOAT * ROWS * L * NUM_EXPERTS,
+        family="moe",
+        changes={"layers": dropless_layer},
+    ),
     "context": Row({"context": 8}, ("all-gather", "context", KEYS), KEYS),  # not x, not the logits
     "ring": Row(
         {"context": 8},

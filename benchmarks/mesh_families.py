@@ -3,7 +3,8 @@
   python -m benchmarks.mesh_families --output docs/results.md
   python -m benchmarks.mesh_families --families llama --meshes "stage 4, 1F1B" --steps 3
 
-Each cell is the largest relative difference of a step's loss from one device, whose layers are scanned.
+Each cell is the largest relative difference of a step's loss from one device, whose layers are scanned; in float16 and
+bfloat16 from one device in the same type, in float16 with loss scaling.
 """
 
 import argparse
@@ -13,12 +14,15 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 from benchmarks import record
 from t5x_like.models.decoder import llama_layer
 from t5x_like.models.encoder import bert_layer
 from t5x_like.models.encoder_decoder import t5_layer
+from t5x_like.models.mixture_of_experts_dispatch import dropless
 from t5x_like.models.ring_attention import balanced_ring, ring
+from t5x_like.optimizers.loss_scaling import loss_scaled
 from t5x_like.partitioning.axis_rules import AxisRules
 from t5x_like.partitioning.stages import pipelined
 from t5x_like.train.one_forward_one_backward import one_forward_one_backward
@@ -55,17 +59,22 @@ def of_axis(axis: str, **named: Any) -> dict[str, Case]:
     return {f"{axis} {n}": Case({axis: n}, **named) for n in (2, 4, 8)}
 
 
-BFLOAT16 = {"dtype": "bfloat16"}
 THREE = {"fsdp": 2, "tensor": 2}
+MOE_ALONE = ("t5", "llama", "bert")
+DROPLESS = {"layers": functools.partial(llama_layer, mlp=functools.partial(mesh_runs.moe, dispatch=dropless))}
+BFLOAT16, FLOAT16 = {"dtype": "bfloat16"}, {"dtype": "float16"}
 CASES = {
+    "for comparison: one device, learning rate 0": Case({"data": 1}, {"optimizer": optax.sgd(0.0)}),
     **of_axis("data"),
     **of_axis("fsdp"),
     "fsdp 8, ZeRO-1": Case({"fsdp": 8}, ZERO),
     "data 2, fsdp 2, 2 micro-batches": Case({"data": 2, "fsdp": 2}, {"num_microbatches": 2}),
     **of_axis("tensor"),
     "tensor 8, rows split between products": Case({"tensor": 8}, {"rules": SEQUENCE}),
-    **of_axis("expert", without=("t5", "llama", "bert")),
-    "expert 4, tensor 2": Case({"expert": 4, "tensor": 2}, without=("t5", "llama", "bert")),
+    **of_axis("expert", without=MOE_ALONE),
+    "expert 4, tensor 2": Case({"expert": 4, "tensor": 2}, without=MOE_ALONE),
+    "data 2, fsdp 2, tensor 2, dropless": Case({"data": 2, **THREE}, changes=DROPLESS, without=MOE_ALONE),
+    "expert 4, dropless": Case({"expert": 4}, changes=DROPLESS, without=MOE_ALONE),
     **{f"{name}, gathered keys": case for name, case in of_axis("context").items()},
     **{f"{name}, ring": case for name, case in of_axis("context", how={"rules": RING}, kernel=ring).items()},
     "context 8, balanced ring": Case({"context": 8}, {"rules": RING}, kernel=balanced_ring),
@@ -79,8 +88,11 @@ CASES = {
     "stage 4, 1F1B": one_f_one_b({"stage": 4}),
     "stage 2, fsdp 2, tensor 2, GPipe": gpipe({"stage": 2, **THREE}),
     "stage 2, fsdp 2, tensor 2, 1F1B": one_f_one_b({"stage": 2, **THREE}),
+    "stage 2, context 2, balanced ring, GPipe": gpipe({"stage": 2, "context": 2})._replace(kernel=balanced_ring),
     "data 2, fsdp 2, tensor 2, bfloat16": Case({"data": 2, **THREE}, changes=BFLOAT16),
     "stage 2, fsdp 2, tensor 2, 1F1B, bfloat16": one_f_one_b({"stage": 2, **THREE}, **BFLOAT16),
+    "data 2, fsdp 2, tensor 2, ZeRO-1, float16": Case({"data": 2, **THREE}, ZERO, FLOAT16),
+    "stage 2, fsdp 2, tensor 2, 1F1B, float16": one_f_one_b({"stage": 2, **THREE}, **FLOAT16),
 }
 
 
@@ -93,16 +105,21 @@ def with_kernel(layer: functools.partial, kernel: Any) -> functools.partial:
 @functools.cache
 def on_one_device(family: str, dtype: str, steps: int) -> np.ndarray:
     model = mesh_runs.model_of(family, dtype=dtype)
-    return mesh_runs.losses(model, mesh_runs.batches_of(family, steps))
+    return mesh_runs.losses(model, mesh_runs.batches_of(family, steps), optimizer=optimizer_for(dtype))
+
+
+def optimizer_for(dtype: str) -> optax.GradientTransformation:
+    return loss_scaled(optax.adamw(1e-3)) if dtype == "float16" else optax.adamw(1e-3)
 
 
 def difference(family: str, case: Case, steps: int) -> float:
     changes = case.changes
     if case.kernel is not None:
         changes = {**changes, "layers": with_kernel(LAYERS[family], case.kernel)}
-    model = mesh_runs.model_of(family, **changes)
-    found = mesh_runs.losses(model, mesh_runs.batches_of(family, steps), sizes=case.sizes, **case.how)
-    expected = on_one_device(family, changes.get("dtype", "float32"), steps)
+    dtype = changes.get("dtype", "float32")
+    how = {"sizes": case.sizes, "optimizer": optimizer_for(dtype), **case.how}
+    found = mesh_runs.losses(mesh_runs.model_of(family, **changes), mesh_runs.batches_of(family, steps), **how)
+    expected = on_one_device(family, dtype, steps)
     return float(np.max(np.abs(found / expected - 1)))
 
 

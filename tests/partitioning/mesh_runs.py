@@ -25,9 +25,8 @@ from t5x_like.train.step import Gradients, accumulated, make_train_step
 V, L, ROWS = 64, 16, 8
 SIZES = {"vocab_size": V, "d_model": 16, "num_heads": 8, "head_dim": 4, "d_ff": 32, "layer_loop": "scanned"}
 roomy = functools.partial(with_capacity, capacity_factor=4.0)  # nothing dropped, as with dropless
-moe_layer = functools.partial(
-    llama_layer, mlp=functools.partial(MixtureOfExperts, num_experts=8, balance=row_balance, dispatch=roomy)
-)
+moe = functools.partial(MixtureOfExperts, num_experts=8, balance=row_balance, dispatch=roomy)
+moe_layer = functools.partial(llama_layer, mlp=moe)
 
 
 def model_of(family: str, num_layers: int = 4, **changes) -> Callable:

@@ -46,6 +46,7 @@ from t5x_like.models.task_heads import (
 )
 from t5x_like.objectives import (
     document_coherence,
+    entity_discrimination,
     entity_prediction,
     fill_in_the_middle,
     matching_the_blanks,
@@ -199,6 +200,14 @@ def methods(stops: list[int]) -> dict[str, Method]:
             terms.SumOfTerms({"loss": terms.predict_tokens, "relation": relation_contrast.contrast_relations}),
             relation_loss=None,
             relation_recall=None,
+        ),
+        "ERICA, entities": in_place(
+            # Relations are numbered by the tokens that name them.
+            O["EntityDiscrimination"](relation_names=tuple(map(str, range(VOCAB_SIZE + EXTRA_IDS)))),
+            encoder,
+            terms.SumOfTerms({"loss": terms.predict_tokens, "entity": entity_discrimination.find_tails}),
+            entity_loss=None,
+            entity_accuracy=None,
         ),
         "matching the blanks": in_place(
             O["MatchingTheBlanks"](),

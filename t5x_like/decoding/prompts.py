@@ -16,6 +16,7 @@ from t5x_like.features import Features
 from t5x_like.vocabularies.special_tokens import SpecialTokens
 
 Ids = list[list[int]]
+LENGTHS = tuple(1 << power for power in range(24))  # of rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,12 +10,15 @@ import numpy as np
 from flax import nnx
 
 from t5x_like import losses
+from t5x_like.data.bucketing import batches_by_length
 from t5x_like.decoding import prompts, stop_strings
 from t5x_like.decoding.generate import generate
 from t5x_like.decoding.sampling import SampleFn
 from t5x_like.features import Features
 from t5x_like.models.parameters import merge
 from t5x_like.vocabularies.load import Vocabulary
+
+BATCHES_SORTED = 32  # how many batches' texts are sorted by length at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +75,18 @@ class TextModel:
             )
             return -(loss_BL * rows.loss_weights).sum(axis=1), rows.loss_weights.sum(axis=1)
 
-        for batch in batches(pairs, self.batch_size):
-            given, targets = zip(*fill(batch, self.batch_size, ("", "")), strict=True)
-            ended = [[*ids, self.vocabulary.special.eos] for ids in self.encode(targets)]
-            rows = self.arrangement.scored(self.encode(given), ended)
-            self.check_reach(rows, 0)
-            scores, counts = (np.asarray(array)[: len(batch)].tolist() for array in run(self.params, rows))
-            yield from zip(scores, map(int, counts), strict=True)
+        for window in batches(pairs, self.batch_size * BATCHES_SORTED):
+            given, targets = (self.encode(side) for side in zip(*window, strict=True))
+            ended = [[*ids, self.vocabulary.special.eos] for ids in targets]
+            lengths = np.array([len(a) + len(b) for a, b in zip(given, ended, strict=True)])
+            found: list[tuple[float, int]] = [(0.0, 0)] * len(window)
+            for texts, _ in batches_by_length(lengths, prompts.LENGTHS, self.batch_size):
+                chosen = [(given[i], ended[i]) for i in texts]
+                rows = self.arrangement.scored(*zip(*fill(chosen, self.batch_size, ([], [0])), strict=True))
+                self.check_reach(rows, 0)
+                for i, score, count in zip(texts, *map(np.asarray, run(self.params, rows)), strict=False):
+                    found[i] = float(score), int(count)
+            yield from found
 
     def encode(self, texts: Iterable[str]) -> list[list[int]]:
         return [self.vocabulary.encode(text) for text in texts]

@@ -9,6 +9,7 @@ from flax import nnx
 from t5x_like.decoding.generate import generate
 from t5x_like.decoding.sampling import greedy
 from t5x_like.features import Features
+from t5x_like.losses import CrossEntropy, token_cross_entropy
 from t5x_like.models.decoder import Decoder
 from t5x_like.models.encoder import Encoder
 from t5x_like.models.entry import Entry
@@ -158,6 +159,26 @@ def test_an_image_prefix_is_continued_through_the_cache_as_by_whole_rows():
     tokens = jnp.concatenate([prompt.tokens, found], axis=1)
     logits = compiled("paligemma")(x._replace(tokens=tokens, segment_ids=jnp.ones_like(x.segment_ids)))
     np.testing.assert_array_equal(found, logits[:, PATCHES + 1 : -1].argmax(axis=-1))
+
+
+def test_the_loss_of_an_image_prefix_is_that_of_the_text_behind_it():
+    """What the image's places are told to predict counts for nothing (PaliGemma's own loss: test_hugging_face)."""
+    graphdef, params = make("paligemma")
+    x = batch(PATCHES)
+    is_text = jnp.arange(x.tokens.shape[1])[None] >= PATCHES
+    x = x._replace(targets=jnp.roll(x.tokens, -1, axis=1), loss_weights=x.loss_weights * is_text)
+
+    @jax.jit
+    def loss(params, x):
+        term = CrossEntropy()(merge(graphdef, params), x, None)["loss"]
+        return term.sum / term.weight
+
+    text_only = token_cross_entropy(compiled("paligemma")(x)[:, PATCHES:], x.targets[:, PATCHES:])
+    weights = np.asarray(x.loss_weights[:, PATCHES:])
+    found = loss(params, x)
+    np.testing.assert_allclose(found, (text_only * weights).sum() / weights.sum(), rtol=1e-5)
+    other = x._replace(targets=jnp.where(is_text, x.targets, 3))
+    np.testing.assert_allclose(loss(params, other), found, rtol=1e-6)
 
 
 def test_rows_with_room_for_the_image_only_are_refused():

@@ -4,17 +4,20 @@ import pytest
 from t5x_like.data import infilling, ragged, replacing
 from t5x_like.data.ragged import Ragged
 from t5x_like.objectives.bart import Bart
+from tests.golden.released_code import RELEASED
 
 
 def test_infilling_hides_as_much_as_the_reference_does():
-    """fairseq at 0.3 and Poisson(3) on 400 words: 26.9 % of the tokens vanish, 33.5 masks a text."""
-    n = 2_000
-    tokens = Ragged(np.tile(np.arange(1, 401, dtype=np.int32), n), np.full(n, 400))
-    found = infilling.infill(np.random.default_rng(0), tokens, ratio=0.3, mean_span=3.0, mask_token=0)
+    """fairseq's: a share of tokens that is off by 0.005, or half a mask a text, would be seen."""
+    n, given, golden = 2_000, RELEASED["fairseq"]["inputs"], RELEASED["fairseq"]["found"]
+    words = given["words"]
+    tokens = Ragged(np.tile(np.arange(1, words + 1, dtype=np.int32), n), np.full(n, words))
+    ratio, mean_span = given["mask"], given["poisson_lambda"]
+    found = infilling.infill(np.random.default_rng(0), tokens, ratio=ratio, mean_span=mean_span, mask_token=0)
     num_masks = (found.values == 0).sum() / n
     gone = 1 - (found.values > 0).sum() / len(tokens.values)
-    assert abs(gone - 0.269) < 0.005
-    assert abs(num_masks - 33.5) < 0.5
+    assert abs(gone - golden["tokens_gone"]) < 0.005
+    assert abs(num_masks - golden["masks"]) < 0.5
     for text in ragged.to_list(found)[:50]:
         assert (np.diff(text[text > 0]) > 0).all()  # what is left keeps its order
 

@@ -9,6 +9,7 @@ from t5x_like.data.ragged import Documents
 from t5x_like.features import may_attend
 from t5x_like.objectives.blank_infilling import BlankInfilling, infill
 from t5x_like.vocabularies.special_tokens import SpecialTokens
+from tests.golden.released_code import RELEASED
 
 MARKERS = {"sop": 900, "eop": 901, "gmask": 902, "smask": 903}
 SPECIAL = SpecialTokens(pad=0, eos=904, cls=905, mask=906, markers=MARKERS)
@@ -22,16 +23,17 @@ def side_of(objective, *texts, seed=0):
 
 
 def test_a_text_and_its_spans_are_laid_out_as_the_released_code_does():
-    """THUDM/GLM 4f61ed7, blocklm_utils.py, make_block_data: spans 14 15, 24 25 26, 5 6 7 of [ENC] 1 ... 40 eos."""
-    text = ragged.from_list([range(1, 41)])
-    starts, lengths = np.array([4, 13, 23]), np.array([3, 2, 3])
-    side = infill(text, starts, lengths, np.array([0.9, 0.1, 0.5]), np.array([906]), CONTEXT)
+    """Spans 14 15, 24 25 26, 5 6 7 of [ENC] 1 ... 40 eos."""
+    given, golden = RELEASED["GLM"]["inputs"], RELEASED["GLM"]["found"]
+    text = ragged.from_list([given["text"]])
+    ranks = np.argsort(given["order"]) / 3
+    side = infill(text, np.array(given["starts"]), np.array(given["lengths"]), ranks, np.array([906]), CONTEXT)
     part_a = [905, 1, 2, 3, 4, 906, *range(8, 14), 906, *range(16, 24), 906, *range(27, 41), 904]
     size = len(part_a)
-    assert side.tokens.tolist() == [*part_a, 900, 14, 15, 900, 24, 25, 26, 900, 5, 6, 7]
-    assert side.targets[size:].tolist() == [14, 15, 901, 24, 25, 26, 901, 5, 6, 7, 901]
-    assert side.positions[size:, 0].tolist() == [12, 12, 12, 21, 21, 21, 21, 5, 5, 5, 5]
-    assert side.positions[size:, 1].tolist() == [1, 2, 3, 1, 2, 3, 4, 1, 2, 3, 4]
+    assert side.tokens.tolist() == [*part_a, *golden["read"]]
+    assert side.targets[size:].tolist() == golden["hidden"]
+    assert side.positions[size:, 0].tolist() == golden["places"]
+    assert side.positions[size:, 1].tolist() == golden["in_blank"]
     assert side.positions[:size].tolist() == [[place, 0] for place in range(size)]
     assert side.loss_weights.tolist() == [0] * size + [1] * 11
     segments = np.ones(len(side.tokens), np.int64)

@@ -12,6 +12,7 @@ from t5x_like.objectives.replaced_token import ReplacedToken
 from t5x_like.objectives.similar_words import SimilarWords
 from t5x_like.objectives.span_boundary import SpanBoundary
 from t5x_like.vocabularies.special_tokens import SpecialTokens
+from tests.golden.released_code import RELEASED
 
 V = 5000
 SPECIAL = SpecialTokens(pad=0, eos=1, cls=2, separator=3, mask=4)
@@ -121,11 +122,15 @@ def test_lengths_are_drawn_by_their_shares(shares):
     assert near((short == 1).mean(), shares[0] / (shares[0] + shares[1]), n)
 
 
-def test_the_shares_of_spanbert():
-    shares = choosing.geometric_shares(0.2, 10)
-    golden = [0.2241, 0.1792, 0.1434, 0.1147, 0.0918, 0.0734, 0.0587, 0.0470, 0.0376, 0.0301]
-    np.testing.assert_allclose(shares, golden, atol=5e-5)
-    assert abs((shares * np.arange(1, 11)).sum() - 3.797) < 5e-4
+def test_spanbert_hides_what_its_released_code_does():
+    given, golden = RELEASED["SpanBERT"]["inputs"], RELEASED["SpanBERT"]["found"]
+    shares = choosing.geometric_shares(given["p"], given["longest"])
+    np.testing.assert_allclose(shares, golden["shares"], atol=5e-5)
+    assert abs((shares * np.arange(1, 1 + given["longest"])).sum() - golden["mean_words"]) < 5e-4
+    side = sides(SpanBoundary())
+    assert side.loss_weights.reshape(-1, given["tokens"]).sum(axis=1).mean() == golden["predicted"]
+    hidden = side.loss_weights > 0
+    assert abs((side.tokens == SPECIAL.mask)[hidden].mean() - golden["masked"]) < 0.01
 
 
 def test_ngrams_are_runs_of_words_and_shorter_where_the_budget_ends():

@@ -4,6 +4,6 @@ Modules that need a path to data (text_corpus, shakespeare_char, instructions) r
 file calls their `register`. `t5x_like prepare --corpus` and `t5x_like tasks new` write such a file.
 """
 
-from data_tasks import instructions, python_stdlib, shakespeare_char, text_corpus
+from data_tasks import every_objective, instructions, python_stdlib, shakespeare_char, text_corpus
 
-MODULES = (instructions, python_stdlib, shakespeare_char, text_corpus)
+MODULES = (every_objective, instructions, python_stdlib, shakespeare_char, text_corpus)

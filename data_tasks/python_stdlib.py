@@ -10,9 +10,9 @@ from t5x_like.tasks import held_out, readers
 
 HELD_OUT_FILES = 0.05
 
-text_corpus.register_reader(
-    name="python_stdlib",
-    reader=readers.CodeTree(sysconfig.get_paths()["stdlib"]),  # tests, caches and site-packages are left out
-    tokenizer=None,
-    hold_out=held_out.ByFile(HELD_OUT_FILES),
-)
+CORPUS = {
+    "reader": readers.CodeTree(sysconfig.get_paths()["stdlib"]),  # tests, caches and site-packages are left out
+    "tokenizer": None,
+    "hold_out": held_out.ByFile(HELD_OUT_FILES),
+}
+text_corpus.register_reader(name="python_stdlib", **CORPUS)

@@ -6,6 +6,8 @@ NAME_span_corruption   NAME_prefix_lm   NAME_causal_lm   NAME_denoising
 import functools
 import pathlib
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import seqio
 
@@ -50,22 +52,38 @@ def register_reader(
 ) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError(f"name {name!r}: SeqIO takes letters, digits, '_' and '.'")
-    vocabulary = vocabularies.seqio_vocabulary(tokenizer, extra_ids=extra_ids)
-    feature = seqio.Feature(vocabulary, add_eos=True)
+    told = {"reader": reader, "tokenizer": tokenizer, "hold_out": hold_out, "field": field, "extra_ids": extra_ids}
     for suffix, objective in OBJECTIVES.items():
-        seqio.TaskRegistry.add(
-            f"{name}_{suffix}",
-            source=sources.Corpus(reader, hold_out=hold_out),
-            preprocessors=[
-                functools.partial(seqio.preprocessors.rekey, key_map={"targets": field}),
-                seqio.preprocessors.tokenize,
-                seqio.CacheDatasetPlaceholder(),
-                objective,
-            ],
-            output_features={"targets": feature} if suffix == "causal_lm" else {"inputs": feature, "targets": feature},
-        )
+        sides = ("targets",) if suffix == "causal_lm" else ("inputs", "targets")
+        register_task(name=f"{name}_{suffix}", objective=objective, sides=sides, **told)
     rates = [(f"{name}_{suffix}", rate) for suffix, rate in DENOISING_RATES.items()]
     seqio.MixtureRegistry.add(f"{name}_denoising", rates)
+
+
+def register_task(
+    *,
+    name: str,
+    objective: Any,
+    sides: Sequence[str],
+    reader: readers.Reader,
+    tokenizer: str | None,
+    hold_out: held_out.Rule,
+    field: str = "text",
+    extra_ids: int = EXTRA_IDS,
+) -> None:
+    """One task: texts as they are, and an objective with rows for these `sides`."""
+    feature = seqio.Feature(vocabularies.seqio_vocabulary(tokenizer, extra_ids=extra_ids), add_eos=True)
+    seqio.TaskRegistry.add(
+        name,
+        source=sources.Corpus(reader, hold_out=hold_out),
+        preprocessors=[
+            functools.partial(seqio.preprocessors.rekey, key_map={"targets": field}),
+            seqio.preprocessors.tokenize,
+            seqio.CacheDatasetPlaceholder(),
+            objective,
+        ],
+        output_features=dict.fromkeys(sides, feature),
+    )
 
 
 def write_task_file(

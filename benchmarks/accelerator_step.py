@@ -6,6 +6,7 @@ Shapes are published ones: Llama-3.2-1B (bfloat16, 4,096 tokens and four documen
 inputs, 114 targets). A case that does not fit is a row that says so. Operations are counted from the shapes: 6 per
 weight of a matrix and token (the embedding's look-up not counted, the head's product counted), and 12 d_model per pair
 of a query and a key and layer; `full` counts all pairs of a row, `causal` half of them.
+Beside a step stands what `t5x_like plan` says of it: the longest of its bounds, and their sum.
 """
 
 import argparse
@@ -49,6 +50,7 @@ from t5x_like.optimizers.clipping import clipped
 from t5x_like.optimizers.loss_scaling import loss_scaled
 from t5x_like.optimizers.muon import muon
 from t5x_like.optimizers.param_groups import AllExcept
+from t5x_like.planning import roofline
 from t5x_like.train.state import TrainState
 from t5x_like.train.step import make_train_step
 
@@ -207,8 +209,12 @@ def measure(
     peak = next((rate for name, rate in PEAKS.items() if name in kind), None)
     shares = [f"{ops / one / peak:.1%}" if peak else "-" for ops in (causal, full)]
     tokens = rows * (work.length + work.num_inputs)
+    device = roofline.device_named(kind)
+    touched = planned.argument_size_in_bytes + 2 * planned.temp_size_in_bytes  # as `t5x_like plan` counts
+    predicted = device and roofline.seconds_of(device, roofline.Work(full, causal), 1, touched, [])
     return [
         f"{one * 1e3:.1f}",
+        f"{predicted.least * 1e3:.0f} to {predicted.most * 1e3:.0f}" if predicted else "-",
         f"{tokens / one:,.0f}",
         *shares,
         f"{gigabytes:.1f}",
@@ -236,7 +242,7 @@ def main() -> None:
         try:
             figures = measure(options.model, kernel, policy, *sizes)
         except (jax.errors.JaxRuntimeError, ValueError) as error:
-            figures = [str(error).splitlines()[0][:80], *[""] * 6]
+            figures = [str(error).splitlines()[0][:80], *[""] * 7]
         lines.append([*map(str, case), *figures])
         print(*lines[-1], file=sys.stderr, flush=True)
     header = [
@@ -245,6 +251,7 @@ def main() -> None:
         "kept",
         "optimizer",
         "ms / step",
+        "planned, ms",
         "tokens / s",
         "MFU causal",
         "MFU full",

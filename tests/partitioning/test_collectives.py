@@ -42,9 +42,7 @@ class Row(NamedTuple):
 
 
 ROWS_OF_TABLE = {
-    "data": Row({"data": 8}, ("all-reduce", "data", None), 0),
     "fsdp": Row({"fsdp": 8}, ("all-gather", "fsdp", MATRIX), max(MATRIX, EMBEDDING)),  # never all layers at a time
-    "tensor": Row({"tensor": 8}, ("all-reduce", "tensor", ACTIVATION), 0),
     "sequence": Row(
         {"tensor": 8}, ("all-gather", "tensor", ACTIVATION), ACTIVATION, AxisRules(length=("context", "tensor"))
     ),

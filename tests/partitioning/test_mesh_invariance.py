@@ -18,13 +18,12 @@ class Row(NamedTuple):
 
 
 MESHES = {
-    "BERT, fsdp x context": Row("bert", {"fsdp": 2, "context": 4}),
     "MoE, expert x tensor, rows split between products": Row(
         "moe", {"expert": 4, "tensor": 2}, AxisRules(length=("context", "tensor"))
     ),
-    "T5, 2 rounds of 2 stages, x data": Row(
+    "T5, 2 rounds of 2 stages, x data x context": Row(
         "t5",
-        {"stage": 2, "data": 2},
+        {"stage": 2, "data": 2, "context": 2},
         AxisRules(vocab=("stage", "tensor"), vocab_activation=("stage", "tensor")),
         {"layer_loop": pipelined(num_microbatches=4, num_rounds=2)},
     ),

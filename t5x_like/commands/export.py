@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
     import jax.numpy as jnp
     from flax import nnx
 
-    from t5x_like.models.hugging_face import convert, tensors
+    from t5x_like.models.hugging_face import convert, tensors, tokenizer_files
     from t5x_like.models.hugging_face.table import family_named
     from t5x_like.partitioning.axis_rules import AxisRules
     from t5x_like.partitioning.mesh import make_mesh
@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> None:
     family, output = family_named(options.family), pathlib.Path(options.output_dir)
     if output.exists():
         raise FileExistsError(f"--output_dir={output} exists: name a new folder, or delete it")
-    model = shared.resolve_model([str(config_of(pathlib.Path(options.model_dir)))])
+    arguments = shared.resolve_open([str(config_of(pathlib.Path(options.model_dir)))])
+    model = arguments["model"]
     folder = pathlib.Path(options.model_dir) / "checkpoints"
     _, target = plan_params(model, make_mesh(data=-1), AxisRules())
     module = nnx.eval_shape(lambda: model(rngs=nnx.Rngs(params=0)))
@@ -43,15 +44,21 @@ def main(arguments: list[str]) -> None:
     config = convert.config_json(family, module, dtype)
     params = checkpoints.restore_params(folder, step, target)
     sizes, stream = convert.export_tensors(family, module, params, dtype)
+    tokenizer = tokenizer_files.in_folder(pathlib.Path(options.model_dir))
+    if not tokenizer and arguments.get("data"):
+        tokenizer = tokenizer_files.of_data(pathlib.Path(arguments["data"].directory), family.model_type)
     incomplete = output.with_name(f"{output.name}.{os.getpid()}.incomplete")
     incomplete.mkdir(parents=True)
     try:
         (incomplete / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
         tensors.write_files(incomplete, stream, sizes, int(options.max_file_gb * 1e9))
+        for name, file in tokenizer.items():
+            shutil.copyfile(file, incomplete / name)
         incomplete.rename(output)
     finally:
         shutil.rmtree(incomplete, ignore_errors=True)
     print(f"step {step}: {len(sizes)} tensors, {sum(sizes.values()) / 1e9:.3f} GB, in {output}")
+    print(f"tokenizer: {', '.join(tokenizer) or 'none, its file is not where the run has it from; copy it yourself'}")
 
 
 def config_of(folder: pathlib.Path) -> pathlib.Path:

@@ -7,8 +7,6 @@ import shutil
 
 from t5x_like.commands import options as shared
 
-TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
-
 
 def main(arguments: list[str]) -> None:
     parser = shared.parser_for("import", "Reads config.json and safetensors, writes model.gin and checkpoints/0.")
@@ -22,7 +20,7 @@ def main(arguments: list[str]) -> None:
     options = shared.parse(parser, arguments)
     shared.start_devices(options)
 
-    from t5x_like.models.hugging_face import convert
+    from t5x_like.models.hugging_face import convert, tokenizer_files
     from t5x_like.models.hugging_face.table import family_named, family_of
     from t5x_like.models.hugging_face.tensors import Tensors, read_config
 
@@ -41,9 +39,8 @@ def main(arguments: list[str]) -> None:
             f"# Imported from {source.name}, family {name}.\n{text}", encoding="utf-8"
         )
         count = write_checkpoint(family, incomplete, tensors)
-        copied = [file for file in TOKENIZER_FILES if (source / file).is_file()]
-        for file in copied:
-            shutil.copyfile(source / file, incomplete / file)
+        for file, path in tokenizer_files.in_folder(source).items():
+            shutil.copyfile(path, incomplete / file)
         (incomplete / "source.json").write_text(json.dumps({"family": name, "config": config}, indent=1))
         incomplete.rename(output)
     finally:

@@ -114,6 +114,11 @@ def resolve_run(options: argparse.Namespace, files: list[str], supplied: tuple[s
 
 def resolve_model(files: list[str]) -> Callable:
     """What `train.model` is in these files, whatever else they leave open."""
+    return resolve_open(files)["model"]
+
+
+def resolve_open(files: list[str]) -> dict[str, Any]:
+    """The arguments of `train` as far as these files say them."""
     from t5x_like import configs
     from t5x_like.configurables import CONFIGURABLES
 
@@ -122,7 +127,7 @@ def resolve_model(files: list[str]) -> Callable:
     left = [key.removeprefix("train.") for key in configs.left_open(table, files, **where) if key.startswith("train.")]
     supplied = tuple(dict.fromkeys([*left, *SUPPLIED_TO_TRAIN]))
     resolved = configs.resolve(table, files, [], supplied=supplied, **where)
-    return resolved.call(**dict.fromkeys(left))["model"]
+    return resolved.call(**dict.fromkeys(left))
 
 
 def arguments_of(function: Callable) -> Callable[..., dict[str, Any]]:

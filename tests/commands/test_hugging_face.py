@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from t5x_like.models.hugging_face import tokenizer_files
 from tests.commands.command_line import succeed, t5x_like
 from tests.golden.hugging_face_weights import weights
 
@@ -66,7 +67,7 @@ def test_what_is_imported_comes_out_again(imported, tmp_path):
     for name, value in given.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
     assert json.loads((tmp_path / "out/config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
-    assert (imported / "tokenizer.json").is_file()
+    assert (imported / "tokenizer.json").is_file() and (tmp_path / "out/tokenizer.json").read_text() == "{}"
     assert not list(imported.parent.glob("*.incomplete")) and not list(tmp_path.glob("*.incomplete"))
 
 
@@ -95,6 +96,22 @@ def test_a_run_begins_with_imported_parameters_and_a_larger_vocabulary(gin, impo
     np.testing.assert_allclose(after["model.embed_tokens.weight"][53:], np.tile(mean, (331, 1)), atol=2e-3)
     name = "model.layers.1.mlp.up_proj.weight"
     np.testing.assert_allclose(after[name], before[name], atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "kind, model_type, name",
+    [
+        ("huggingface", "llama", "tokenizer.json"),
+        ("sentencepiece", "llama", "tokenizer.model"),
+        ("sentencepiece", "t5", "spiece.model"),
+        ("byte", "t5", None),
+    ],
+)
+def test_a_run_gives_the_tokenizer_of_its_data_the_name_that_transformers_looks_for(tmp_path, kind, model_type, name):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task/task.json").write_text(json.dumps({"vocabulary": {"kind": kind, "file": "tok"}}))
+    expected = {name: tmp_path / "task/tok"} if name else {}
+    assert tokenizer_files.of_data(tmp_path, model_type) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Logical axes to mesh axes. Models name axes in words; only this package knows the mesh.
+"""Logical axes to mesh axes. Models name axes in words; only parts that send things themselves know the mesh.
 
 A row says over which mesh axis (or axes) a logical axis is split. Kinds of parallelism are values of this table:
 

@@ -106,6 +106,7 @@ def forward(tiles: Tiles, arrays: Arrays, visible: Visible, kept_BMGK: jax.Array
 
 def read_all(tiles: Tiles, arrays: Arrays, visible: Visible, kept_BMGK: jax.Array | None):
     """What the queries read and, by their chunks, the logarithm of the softmax's sum; both float32."""
+    arrays, visible = tied(arrays, visible)
     meet_IJ = chunks_that_meet(tiles, visible)
 
     def read(i):
@@ -126,6 +127,13 @@ def read_all(tiles: Tiles, arrays: Arrays, visible: Visible, kept_BMGK: jax.Arra
 
     y_IBLGKH, log_total_IBGKL = jax.lax.map(read, jnp.arange(meet_IJ.shape[0]))
     return joined(y_IBLGKH), log_total_IBGKL
+
+
+def tied(arrays: Arrays, visible: Visible) -> tuple[Arrays, Visible]:
+    """Both as they are. Who sees whom is the same in all layers, and jax computes what is the same in every turn of a
+    scan before it: the masks of all chunks, [L, M] again. So they are made to depend on what is not.
+    """
+    return jax.lax.optimization_barrier((arrays, visible))
 
 
 def start(q_BLGKH: jax.Array, sinks_GK: jax.Array | None) -> Softmax:
@@ -159,6 +167,7 @@ def backward(tiles: Tiles, saved, dy_BLGKH: jax.Array):
 def all_gradients(tiles: Tiles, saved, dy_BLGKH: jax.Array) -> Arrays:
     """Of the arrays, in float32; those of keys, values and bias are added up over chunks of queries."""
     arrays, visible, kept_BMGK, y_BLGKH, log_total_IBGKL = saved
+    arrays, visible = tied(arrays, visible)
     meet_IJ = chunks_that_meet(tiles, visible)
     inner_BGKL = jnp.einsum("BLGKH,BLGKH->BGKL", dy_BLGKH, y_BLGKH, preferred_element_type=jnp.float32)
 

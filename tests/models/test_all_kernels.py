@@ -337,3 +337,23 @@ def test_cu_dnn_needs_a_gpu():
     q = jnp.zeros((1, 4, 1, 8), jnp.bfloat16)
     reason = cudnn_attention.refusal(q, KeysValues(q, q), None, Scores(), 0.0)
     assert jax.default_backend() == "gpu" or "runs on NVIDIA GPUs" in reason
+
+
+def test_chunked_in_a_scan_of_layers_takes_memory_that_is_linear_in_the_length():
+    """Masks are the same in all layers: made before the scan, those of all chunks would be queries times keys again."""
+
+    def temporaries(length):
+        visible = Visible(*[jax.ShapeDtypeStruct((1, length), jnp.int32)] * 6)
+
+        def loss(x_BLNH, visible):
+            def layer(x_BLNH, _):
+                return chunked(
+                    x_BLNH, KeysValues(x_BLNH, x_BLNH), visible, Scores(), query_chunk=64, key_chunk=64
+                ), None
+
+            return jax.lax.scan(layer, x_BLNH, None, length=4)[0].sum()
+
+        x_BLNH = jax.ShapeDtypeStruct((1, length, 2, 8), jnp.float32)
+        return jax.jit(jax.grad(loss)).lower(x_BLNH, visible).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(4096) < 2.2 * temporaries(2048)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import zstandard
 
-from t5x_like.corpus import run
+from t5x_like.corpus import learning, run
 from t5x_like.corpus.documents import TEXT_COLUMNS
 from t5x_like.corpus.sources import Source
 from t5x_like.tasks.files import fingerprint
@@ -45,7 +45,8 @@ def curate(
     work = folder / "work"
     identity = identity_of(sources, steps)
     claim(folder, work, identity)
-    totals, examples, files, inputs = run.run_all(sources, steps, work, workers=workers, progress=progress)
+    fitted, learned = learning.fit_all(steps, folder / "models")
+    totals, examples, files, inputs = run.run_all(sources, fitted, work, workers=workers, progress=progress)
     index = index_of(files)
     chosen, mix = mixed(index, [source.name for source, _ in inputs], weights, characters, seed)
     written = write_shards(folder, files, chosen, shards)
@@ -59,6 +60,7 @@ def curate(
         "written": len(chosen),
         "sources": mix,
         "examples": dict(sorted(examples.items())),
+        "models": learned,
         "shards": written,
     }
     run.write_text(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
@@ -72,6 +74,7 @@ def check(sources, steps, shards, workers, weights, characters) -> None:
     names = [source.name for source in sources]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"sources {twice} have one name: give each its own")
+    learning.check_names(steps)
     if shards < 1 or workers < 1:
         raise ValueError(f"shards {shards} and workers {workers} must be at least 1")
     if (weights is None) != (characters is None):
@@ -83,9 +86,9 @@ def check(sources, steps, shards, workers, weights, characters) -> None:
 def identity_of(sources: Sequence[Source], steps: Sequence[Any]) -> str:
     """Of the input's state and of what is done with it."""
     digest = hashlib.sha256()
-    for source in sources:
-        files = source.reader.files()
-        digest.update(f"{source}\0{fingerprint(files, files[0].parent)}\0".encode())
+    for named in [*sources, *learning.readers_of(steps)]:
+        files = named.reader.files()
+        digest.update(f"{named}\0{fingerprint(files, files[0].parent)}\0".encode())
     digest.update(repr(list(steps)).encode())
     return digest.hexdigest()
 
@@ -155,6 +158,8 @@ def write_shards(folder: pathlib.Path, files, chosen: np.ndarray, shards: int) -
             for file_number, batch, place in chosen[number::shards].tolist():
                 row = readers[file_number].get_batch(batch).slice(place, 1).to_pylist()[0]
                 told = {name: row[name] for name in TEXT_COLUMNS if row[name]}
+                if row["scores"]:
+                    told["scores"] = dict(row["scores"])
                 line = json.dumps(told, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
                 digest.update(line)
                 out.write(line)

@@ -8,6 +8,7 @@ does to a document may depend on nothing else.
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
@@ -18,17 +19,20 @@ SCHEMA = pa.schema(
         ("row", pa.int64()),
         *((name, pa.large_string()) for name in TEXT_COLUMNS),
         ("quality", pa.float32()),  # of the step that scores, else 0
+        ("scores", pa.map_(pa.string(), pa.float32())),  # by name, of all steps that measured the document
         ("reason", pa.string()),  # null: kept
     ]
 )
+DEFAULTS = {"quality": 0.0, "scores": ()}
 Step = Callable[[pa.RecordBatch], pa.RecordBatch]
 
 
 def batch_of(records: Sequence[dict]) -> pa.RecordBatch:
-    """Records with any of SCHEMA's columns; text is "", quality 0 and reason null where they say nothing."""
+    """Records with any of SCHEMA's columns; text is "", quality 0, scores none and reason null where they say
+    nothing."""
     columns = []
     for field in SCHEMA:
-        default = "" if field.name in TEXT_COLUMNS else 0.0 if field.name == "quality" else None
+        default = "" if field.name in TEXT_COLUMNS else DEFAULTS.get(field.name)
         columns.append(pa.array([record.get(field.name, default) for record in records], field.type))
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
@@ -45,6 +49,20 @@ def with_column(batch: pa.RecordBatch, name: str, values: Sequence) -> pa.Record
 def drop(batch: pa.RecordBatch, reasons: Sequence[str | None]) -> pa.RecordBatch:
     """`reasons` say for each document why it goes; None: it stays."""
     return with_column(batch, "reason", reasons)
+
+
+def scores_of(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    """What a step measured under `name`, float64 [documents]; nan for a document that it did not measure."""
+    return np.array([dict(told or ()).get(name, np.nan) for told in column(batch, "scores")], np.float64)
+
+
+def with_scores(batch: pa.RecordBatch, name: str, values: np.ndarray) -> pa.RecordBatch:
+    """`values` beside what was measured before; nan leaves a document without."""
+    told = [dict(one or ()) for one in column(batch, "scores")]
+    for one, value in zip(told, values.tolist(), strict=True):
+        if not np.isnan(value):
+            one[name] = value
+    return with_column(batch, "scores", [sorted(one.items()) for one in told])
 
 
 def map_texts(batch: pa.RecordBatch, function: Callable[[str], str]) -> pa.RecordBatch:

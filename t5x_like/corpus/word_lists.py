@@ -43,9 +43,16 @@ class WordList:
     def reason(self, text: str, language: str) -> str | None:
         if language not in self.paths:
             return None
-        found = len(pattern_of(self.paths[language], tuple(self.allow), language in UNSPACED).findall(text.lower()))
+        found = len(self.pattern(language).findall(text.lower()))
         size = max(len(text) if language in UNSPACED else len(text.split()), 1)
         return f"{self.name} ({language})" if found / size > self.max_share else None
+
+    def without(self, text: str, language: str) -> str:
+        """The text in lower case, without the words of the language's list."""
+        return self.pattern(language).sub("", text.lower())
+
+    def pattern(self, language: str) -> re.Pattern:
+        return pattern_of(self.paths[language], tuple(self.allow), language in UNSPACED)
 
 
 @functools.lru_cache

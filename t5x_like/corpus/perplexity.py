@@ -6,8 +6,10 @@ like the text that the model learnt from; what is very low is often a template, 
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 import re
+import sys
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -37,9 +39,15 @@ def normalize(line: str) -> str:
     """As CCNet's text_normalizer does: lower case, no accents, every digit 0, one kind of each punctuation mark."""
     line = line.strip().lower()
     if not line.isascii():
-        line = "".join(c for c in unicodedata.normalize("NFD", line) if unicodedata.category(c) != "Mn")
-        line = line.translate(_MARKS)
+        line = _accents().sub("", unicodedata.normalize("NFD", line)).translate(_MARKS)
     return _NOT_PRINTED.sub("", _DIGIT.sub("0", line))
+
+
+@functools.cache
+def _accents() -> re.Pattern:
+    """Every mark that stands on a letter (category Mn)."""
+    marks = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) == "Mn"]
+    return re.compile(f"[{''.join(marks)}]+")
 
 
 def lines_of(text: str) -> list[str]:
@@ -59,7 +67,7 @@ class TrainNgrams:
 
     reference: Any
     order: int = 3
-    vocab_size: int = 16_000
+    vocab_size: int = 8_000
     characters: int = 20_000_000
     tokenizer_characters: int = 4_000_000
     seed: int = 0
@@ -111,7 +119,9 @@ class NgramFolder:
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         levels, tokenizer = ngram_model.load(self.folder), str(pathlib.Path(self.folder, _TOKENIZER))
-        return perplexities(levels, [encode(tokenizer, lines_of(text)) for text in texts])
+        lines = [lines_of(text) for text in texts]
+        ids = iter(encode(tokenizer, list(itertools.chain(*lines))))
+        return perplexities(levels, [list(itertools.islice(ids, len(own))) for own in lines])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,8 +163,9 @@ def perplexities(levels: Sequence[ngram_model.Level], documents: Sequence[list[l
 
 
 def encode(tokenizer: str, lines: Sequence[str]) -> list[list[int]]:
-    """Ids of a SentencePiece model, after those that a model of n-grams has for itself."""
-    return [[token + ngram_model.FIRST for token in ids] for ids in _processor(tokenizer).encode(list(lines))]
+    """Ids of a SentencePiece model, after those that a model of n-grams has for itself. Many lines a call are fast."""
+    encoded = _processor(tokenizer).encode(list(lines), num_threads=1)
+    return [[token + ngram_model.FIRST for token in ids] for ids in encoded]
 
 
 @functools.lru_cache(maxsize=8)

@@ -50,4 +50,4 @@ def main(arguments: list[str]) -> None:
     for name, told in manifest["sources"].items():
         mix.add_row(name, f"{told['documents']:,}", f"{told['characters']:,}", f"{told['epochs']:.2f}")
     console.print(table, mix)
-    print(f"{manifest['written']:,} documents in {len(manifest['shards'])} shards; manifest.json tells the rest")
+    print(f"{manifest['written']:,} documents in {len(manifest['shards'])} shards; report.html shows what happened")

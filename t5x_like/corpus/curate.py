@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import zstandard
 
-from t5x_like.corpus import learning, run
+from t5x_like.corpus import learning, report, run
 from t5x_like.corpus.documents import TEXT_COLUMNS
 from t5x_like.corpus.sources import Source
 from t5x_like.tasks.files import fingerprint
@@ -37,6 +37,9 @@ def curate(
 ) -> dict:
     """Writes output_dir/part-*.jsonl.zst, shuffled, and manifest.json, which it returns. The same call resumes.
 
+    Beside them: models/ (what steps learnt), tally.json (what happened, by step, source, language and score) and
+    report.html, which shows it.
+
     weights      {source: share of the characters}, with `characters` in all: a source that is too small is repeated
                  (the manifest tells its epochs), one that is too large gives a random part. None: everything once
     """
@@ -46,7 +49,7 @@ def curate(
     identity = identity_of(sources, steps)
     claim(folder, work, identity)
     fitted, learned = learning.fit_all(steps, folder / "models")
-    totals, examples, files, inputs = run.run_all(sources, fitted, work, workers=workers, progress=progress)
+    told, files, inputs = run.run_all(sources, fitted, work, workers=workers, progress=progress)
     index = index_of(files)
     chosen, mix = mixed(index, [source.name for source, _ in inputs], weights, characters, seed)
     written = write_shards(folder, files, chosen, shards)
@@ -55,14 +58,16 @@ def curate(
         "recipe": recipe,
         "seed": seed,
         "versions": {name: metadata.version(name) for name in VERSIONS},
-        "counts": dict(sorted(totals.items())),
+        "counts": dict(sorted(told.counts.items())),
         "kept": len(index["file"]),
         "written": len(chosen),
         "sources": mix,
-        "examples": dict(sorted(examples.items())),
+        "examples": dict(sorted(told.examples.items())),
         "models": learned,
         "shards": written,
     }
+    run.write_text(folder / "tally.json", json.dumps(told.as_json(), ensure_ascii=False))
+    run.write_text(folder / "report.html", report.page_of(manifest, told, folder.name))
     run.write_text(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
     shutil.rmtree(work)
     return manifest

@@ -23,34 +23,41 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from t5x_like.corpus.documents import SCHEMA, batch_of, column, split_kept
+from t5x_like.corpus import tally
+from t5x_like.corpus.documents import SCHEMA, batch_of, split_kept
 from t5x_like.corpus.sources import Source
 
 BATCH = 512
 PART_BYTES = 64 * 2**20
-EXAMPLES_PER_REASON = 3
 
 
 class Stage(NamedTuple):
     """Steps of single documents, and the step that ends the stage, or None for the last one.
 
     before   the step that ended the stage before, or None for the first one
+    first    the place of steps[0] in the recipe, from 1
     """
 
     before: Any
     steps: tuple[Any, ...]
     last: Any
+    first: int
+
+    def name_of(self, place: int) -> str:
+        """Of steps[place], of `before` (-1) or of `last` (the number of steps), with its place in the recipe."""
+        step = self.before if place < 0 else (*self.steps, self.last)[place]
+        return f"{self.first + place} {getattr(step, 'name', '') or ''} {type(step).__name__}".replace("  ", " ")
 
 
 def stages_of(steps: Sequence[Any]) -> list[Stage]:
-    stages, own, before = [], [], None
-    for step in steps:
+    stages, own, before, first = [], [], None, 1
+    for place, step in enumerate(steps, 1):
         if hasattr(step, "choose"):
-            stages.append(Stage(before, tuple(own), step))
-            own, before = [], step
+            stages.append(Stage(before, tuple(own), step, first))
+            own, before, first = [], step, place + 1
         else:
             own.append(step)
-    return [*stages, Stage(before, tuple(own), None)]
+    return [*stages, Stage(before, tuple(own), None, first)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,55 +84,65 @@ class Job:
 
 
 def run_stage(job: Job) -> dict:
-    """Counts of what was read, kept and dropped; written last, as the sign that the file is finished."""
+    """The tally of a part in a stage, as JSON; written last, as the sign that the part is finished."""
     if job.report.exists():
         return json.loads(job.report.read_text(encoding="utf-8"))
-    counts, examples = collections.Counter(), collections.defaultdict(list)
+    told = tally.Tally()
     keys, temporary = [], job.output().with_suffix(".tmp")
     with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as out:
-        for batch in input_batches(job, counts, examples):
-            kept = through(batch, job.stage.steps, counts, examples)
+        for batch in input_batches(job, told):
+            kept = through(batch, job.stage, told)
             if len(kept):
                 out.write_batch(kept)
                 if job.stage.last is not None:
-                    keys.append(job.stage.last.keys(kept))
+                    with told.timed(job.stage.name_of(len(job.stage.steps))):
+                        keys.append(job.stage.last.keys(kept))
     if job.stage.last is not None:
         table = pa.concat_tables(keys) if keys else job.stage.last.keys(batch_of([]))
         write_arrow(table, job.keys)
     temporary.replace(job.output())
-    report = {"counts": dict(sorted(counts.items())), "examples": {k: v for k, v in sorted(examples.items())}}
+    report = told.as_json()
     write_text(job.report, json.dumps(report))
     return report
 
 
-def through(batch: pa.RecordBatch, steps, counts: collections.Counter, examples) -> pa.RecordBatch:
-    for step in steps:
+def through(batch: pa.RecordBatch, stage: Stage, told: tally.Tally) -> pa.RecordBatch:
+    """What the steps of a stage keep of a batch."""
+    for place, step in enumerate(stage.steps):
         if not len(batch):
             break
-        batch, dropped = split_kept(step(batch))
-        count(dropped, type(step).__name__, counts, examples)
+        with told.timed(stage.name_of(place)):
+            batch, dropped = split_kept(step(batch))
+        told.dropped(type(step).__name__, dropped)
+        told.left(stage.name_of(place), batch)
+        for score in getattr(step, "measures", ()):
+            told.measured(score, batch)
     return batch
 
 
-def count(dropped: pa.RecordBatch, step: str, counts: collections.Counter, examples) -> None:
-    for reason, text in zip(column(dropped, "reason"), column(dropped, "text"), strict=True):
-        name = f"{step}: {reason}"
-        counts[name] += 1
-        if len(examples[name]) < EXAMPLES_PER_REASON:
-            examples[name].append(text[:200])
-
-
-def input_batches(job: Job, counts: collections.Counter, examples) -> Iterator[pa.RecordBatch]:
+def input_batches(job: Job, told: tally.Tally) -> Iterator[pa.RecordBatch]:
     if job.number:
-        yield from carried_over(job, counts, examples)
+        yield from carried_over(job, told)
         return
+    with contextlib.closing(batches_of(job, told)) as batches:
+        while True:
+            with told.timed(tally.READ):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            told.left(tally.READ, batch)
+            yield batch
+
+
+def batches_of(job: Job, told: tally.Tally) -> Iterator[pa.RecordBatch]:
+    """All documents of the part that can be read, BATCH at a time."""
     records = []
-    for row, item in enumerate(items_of(job, counts)):
+    for row, item in enumerate(items_of(job, told.counts)):
         if isinstance(item, str):
-            counts[f"reading: {item}"] += 1
+            told.counts[f"reading: {item}"] += 1
             continue
-        counts["read"] += 1
-        counts["read characters"] += len(item["text"])
+        told.counts["read"] += 1
+        told.counts["read characters"] += len(item["text"])
         records.append({"file": job.file, "row": row, **item})
         if len(records) == BATCH:
             yield batch_of(records)
@@ -143,19 +160,21 @@ def items_of(job: Job, counts: collections.Counter) -> Iterator[dict | str]:
             counts[f"unreadable: {path.name}: {str(error).splitlines()[0][:200]}"] += 1
 
 
-def carried_over(job: Job, counts: collections.Counter, examples) -> Iterator[pa.RecordBatch]:
+def carried_over(job: Job, told: tally.Tally) -> Iterator[pa.RecordBatch]:
     """What the stage before kept, less what its last step chose."""
     chosen = np.load(chosen_path(job.folder, job.number - 1), mmap_mode="r")
     begin, end = np.searchsorted(chosen["file"], [job.file, job.file + 1])
-    chosen = chosen[begin:end]
+    chosen, name = chosen[begin:end], job.stage.name_of(-1)
     with pa.memory_map(str(job.output(job.number - 1))) as file:
         reader = pa.ipc.open_file(file)
         for i in range(reader.num_record_batches):
             batch = reader.get_batch(i)
             first, last = batch.column(1)[0].as_py(), batch.column(1)[len(batch) - 1].as_py()
             begin, end = np.searchsorted(chosen["row"], [first, last + 1])
-            kept, dropped = split_kept(job.stage.before.take_away(batch, chosen[begin:end]))
-            count(dropped, type(job.stage.before).__name__, counts, examples)
+            with told.timed(name):
+                kept, dropped = split_kept(job.stage.before.take_away(batch, chosen[begin:end]))
+            told.dropped(type(job.stage.before).__name__, dropped)
+            told.left(name, kept)
             yield kept
 
 
@@ -164,20 +183,26 @@ def chosen_path(folder: str | pathlib.Path, number: int) -> pathlib.Path:
 
 
 def choose(stage: Stage, jobs: Sequence[Job]) -> dict:
-    """Runs the last step of a stage over the keys of all files; writes what goes, sorted by (file, row)."""
+    """Runs the last step of a stage over the keys of all files; writes what goes, sorted by (file, row).
+
+    Returns a tally as JSON: what it counted, and its seconds.
+    """
     path = chosen_path(jobs[0].folder, jobs[0].number)
     report = path.with_suffix(".json")
     if report.exists():
         return json.loads(report.read_text(encoding="utf-8"))
-    tables = [pa.ipc.open_file(pa.memory_map(str(job.keys))).read_all() for job in jobs]
-    dropped, counts = stage.last.choose(pa.concat_tables(tables))
+    told = tally.Tally()
+    with told.timed(stage.name_of(len(stage.steps))):
+        tables = [pa.ipc.open_file(pa.memory_map(str(job.keys))).read_all() for job in jobs]
+        dropped, counts = stage.last.choose(pa.concat_tables(tables))
+    told.counts.update({f"{type(stage.last).__name__}: {name}": number for name, number in counts.items()})
     order = np.lexsort((dropped["row"], dropped["file"]))
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         np.save(file, dropped[order])
     temporary.replace(path)
-    write_text(report, json.dumps(counts))
-    return counts
+    write_text(report, json.dumps(told.as_json()))
+    return told.as_json()
 
 
 def run_all(
@@ -187,10 +212,10 @@ def run_all(
     *,
     workers: int,
     progress: Callable[[int, int, int, int], None],
-) -> tuple[collections.Counter, dict, list[pathlib.Path], list[tuple[Source, tuple[str, ...]]]]:
-    """(counts, examples of what was dropped, the Arrow files of the survivors, the sources and files of the parts)."""
+) -> tuple[tally.Tally, list[pathlib.Path], list[tuple[Source, tuple[str, ...]]]]:
+    """(the tally, the Arrow files of the survivors, the sources and files of the parts)."""
     parts = [part for source in sources for part in parts_of(source)]
-    stages, totals, examples = stages_of(steps), collections.Counter(), {}
+    stages, total = stages_of(steps), tally.Tally()
     context = multiprocessing.get_context("spawn")
     executor = concurrent.futures.ProcessPoolExecutor(workers, context) if workers > 1 else None
     with executor or contextlib.nullcontext():
@@ -198,13 +223,11 @@ def run_all(
             jobs = [Job(stage, number, i, source, paths, str(folder)) for i, (source, paths) in enumerate(parts)]
             reports = executor.map(run_stage, jobs) if executor else map(run_stage, jobs)
             for done, report in enumerate(reports):
-                totals.update(report["counts"])
-                for name, texts in report["examples"].items():
-                    examples.setdefault(name, []).extend(texts[: EXAMPLES_PER_REASON - len(examples.get(name, []))])
+                total.add(tally.from_json(report))
                 progress(number, len(stages), done + 1, len(jobs))
             if stage.last is not None:
-                totals.update({f"{type(stage.last).__name__}: {k}": n for k, n in choose(stage, jobs).items()})
-    return totals, examples, [job.output() for job in jobs], parts
+                total.add(tally.from_json(choose(stage, jobs)))
+    return total, [job.output() for job in jobs], parts
 
 
 def parts_of(source: Source) -> list[tuple[Source, tuple[str, ...]]]:

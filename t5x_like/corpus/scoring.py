@@ -35,6 +35,11 @@ class Score:
         if self.quality not in ("", "higher", "lower"):
             raise ValueError(f"quality {self.quality!r}: say which is better, 'higher' or 'lower', or leave it empty")
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The scores that it writes."""
+        return (self.name,)
+
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         measured = np.array([self.language in ("", language) for language in column(batch, "language")], bool)
         texts = [text for text, one in zip(column(batch, "text"), measured.tolist(), strict=True) if one]

@@ -1,5 +1,10 @@
-"""The page around the report: safe text, small elements, and the style sheet. Nothing on it is fetched or run."""
+"""The page around a report: safe text, small elements, and the style sheet.
 
+Nothing on it is fetched, and nothing is run but a script of ours that the page's policy names by its hash.
+"""
+
+import base64
+import hashlib
 import html
 import re
 from collections.abc import Iterable, Sequence
@@ -18,8 +23,8 @@ def safe(text: Any) -> Html:
 
 
 def element(tag: str, content: str = "", **attributes: str) -> Html:
-    """`content` is markup. An attribute `class_` is written `class`."""
-    written = "".join(f' {name.rstrip("_")}="{safe(value)}"' for name, value in attributes.items())
+    """`content` is markup. An attribute `class_` is written `class`, one `data_x` is written `data-x`."""
+    written = "".join(f' {name.rstrip("_").replace("_", "-")}="{safe(value)}"' for name, value in attributes.items())
     return Html(f"<{tag}{written}>{content}</{tag}>")
 
 
@@ -57,12 +62,16 @@ def details(summary: str, content: str) -> Html:
     return element("details", element("summary", safe(summary)) + content)
 
 
-def document(title: str, body: str) -> str:
+def document(title: str, body: str, script: str = "") -> str:
+    """`body` is markup; the page's policy lets no script run but this one."""
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"{POLICY}; script-src 'sha256-{allowed}'" if script else POLICY
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        f"<title>{safe(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f"<title>{safe(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        f"{element('script', script) if script else ''}</body>\n</html>\n"
     )
 
 
@@ -102,6 +111,14 @@ figcaption b { margin-right: .6rem; }
 figure svg { display: block; width: 100%; height: auto; margin-top: .3rem; font-family: inherit; }
 .grid { display: grid; gap: 1rem; margin-top: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(18.5rem, 100%), 1fr)); }
+.funnel td.bar { width: 30%; min-width: 8rem; }
+.funnel td.bar i { display: block; height: .8rem; margin-top: .35rem; border-radius: .2rem; background: var(--series0);
+  width: calc(100% * var(--share)); }
+.score { margin: 1rem 0; }
+.score input { width: 100%; accent-color: var(--accent); }
+.score rect { fill: var(--series0); }
+.score rect.out { fill: var(--grid); }
+.score svg { height: 6rem; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; margin: .4rem 0 0; padding: 0;
   font-size: .875rem; }
 .legend li { overflow-wrap: anywhere; }

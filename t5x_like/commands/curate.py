@@ -6,6 +6,11 @@ from t5x_like.commands import options as shared
 def main(arguments: list[str]) -> None:
     parser = shared.parser_for("curate", "Runs a recipe of steps over raw text and writes shuffled shards.")
     shared.add_config_options(parser)
+    parser.add_argument(
+        "--sample",
+        metavar="PART",
+        help="try the recipe on this part of the documents, 0.01 say, into OUTPUT_DIR-sample",
+    )
     options = shared.parse(parser, arguments)
     if not options.gin_file:
         raise ValueError("curate needs --gin_file=RECIPE, e.g. configs/corpora/web.gin")
@@ -28,7 +33,7 @@ def main(arguments: list[str]) -> None:
     resolved = configs.resolve(
         CORPUS,
         options.gin_file,
-        options.overrides,
+        [*options.overrides, *([f"sample={options.sample}"] if options.sample else [])],
         root="curate",
         search_paths=shared.search_paths(options),
         supplied=("progress", "recipe"),
@@ -50,4 +55,15 @@ def main(arguments: list[str]) -> None:
     for name, told in manifest["sources"].items():
         mix.add_row(name, f"{told['documents']:,}", f"{told['characters']:,}", f"{told['epochs']:.2f}")
     console.print(table, mix)
+    if manifest["sample"] < 1:
+        print(told_forecast(manifest["forecast"]))
     print(f"{manifest['written']:,} documents in {len(manifest['shards'])} shards; report.html shows what happened")
+
+
+def told_forecast(forecast: dict[str, float]) -> str:
+    """One sentence, in units for a person."""
+    return (
+        f"All documents will need about {forecast['CPU seconds'] / 60:,.1f} minutes of one core and "
+        f"{forecast['peak bytes'] / 1e9:,.2f} GB in the largest process, and leave about {forecast['documents']:,.0f} "
+        f"documents, {forecast['characters'] / 1e6:,.1f} million characters"
+    )

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import zstandard
 
-from t5x_like.corpus import learning, report, run
+from t5x_like.corpus import forecast, learning, report, run
 from t5x_like.corpus.documents import TEXT_COLUMNS
 from t5x_like.corpus.sources import Source
 from t5x_like.tasks.files import fingerprint
@@ -32,6 +32,7 @@ def curate(
     seed: int = 0,
     weights: dict[str, float] | None = None,
     characters: int | None = None,
+    sample: float = 1.0,
     recipe: str = "",
     progress: Callable[[int, int, int, int], None] = lambda *_: None,
 ) -> dict:
@@ -42,16 +43,20 @@ def curate(
 
     weights      {source: share of the characters}, with `characters` in all: a source that is too small is repeated
                  (the manifest tells its epochs), one that is too large gives a random part. None: everything once
+    sample       the part of the documents to try the recipe on, into OUTPUT_DIR-sample, with as small a part of
+                 `characters`; the manifest's "forecast" is of all documents
     """
     check(sources, steps, shards, workers, weights, characters)
-    folder = pathlib.Path(output_dir).absolute()
+    sources = forecast.sampled(sources, sample)
+    folder = pathlib.Path(output_dir if sample == 1 else f"{output_dir}-sample").absolute()
     work = folder / "work"
     identity = identity_of(sources, steps)
     claim(folder, work, identity)
     fitted, learned = learning.fit_all(steps, folder / "models")
     told, files, inputs = run.run_all(sources, fitted, work, workers=workers, progress=progress)
     index = index_of(files)
-    chosen, mix = mixed(index, [source.name for source, _ in inputs], weights, characters, seed)
+    budget = None if characters is None else int(characters * sample)
+    chosen, mix = mixed(index, [source.name for source, _ in inputs], weights, budget, seed)
     written = write_shards(folder, files, chosen, shards)
     manifest = {
         "identity": identity,
@@ -64,6 +69,8 @@ def curate(
         "sources": mix,
         "examples": dict(sorted(told.examples.items())),
         "models": learned,
+        "sample": sample,
+        "forecast": forecast.of_whole(told, sample, sum(path.stat().st_size for path in work.glob("*.keys.arrow"))),
         "shards": written,
     }
     run.write_text(folder / "tally.json", json.dumps(told.as_json(), ensure_ascii=False))

@@ -26,7 +26,7 @@ def page_of(manifest: dict, told: tally.Tally, title: str) -> str:
 
 
 def headline(manifest: dict, told: tally.Tally) -> Html:
-    steps = list(of_steps(told))
+    steps = list(tally.by_step(told))
     documents, _, size = steps[0][1] if steps else (0, 0, 0)
     left, _, rest = steps[-1][1] if steps else (0, 0, 0)
     text = (
@@ -37,18 +37,8 @@ def headline(manifest: dict, told: tally.Tally) -> Html:
     return element("p", safe(text), class_="headline")
 
 
-def of_steps(told: tally.Tally) -> Iterable[tuple[str, list[int]]]:
-    """(step, what is left after it over all sources and languages), in the order of the recipe."""
-    for step in sorted(told.funnel, key=place_of):
-        yield step, [sum(column) for column in zip(*told.funnel[step].values(), strict=True)]
-
-
-def place_of(step: str) -> int:
-    return 0 if step == tally.READ else int(step.split(" ")[0])
-
-
 def funnel_table(told: tally.Tally) -> Html:
-    steps = list(of_steps(told))
+    steps = list(tally.by_step(told))
     if not steps:
         return element("p", "No document could be read.")
     names = ("step", "bytes left", "documents", "characters", "bytes", "taken", "CPU s")
@@ -67,7 +57,7 @@ def funnel_table(told: tally.Tally) -> Html:
 
 def groups(told: tally.Tally) -> Html:
     """First and last by source and language."""
-    steps = sorted(told.funnel, key=place_of)
+    steps = sorted(told.funnel, key=tally.place_of)
     if not steps:
         return Html("")
     first, last = told.funnel[steps[0]], told.funnel[steps[-1]]
@@ -86,7 +76,10 @@ def groups(told: tally.Tally) -> Html:
 
 def reasons(told: tally.Tally) -> Html:
     read = told.counts.get("read", 0)
-    kept = {step.split(" ")[-1]: texts for step, texts in sorted(told.kept.items(), key=lambda item: place_of(item[0]))}
+    kept = {
+        step.split(" ")[-1]: texts
+        for step, texts in sorted(told.kept.items(), key=lambda item: tally.place_of(item[0]))
+    }
     found = [(name, count) for name, count in told.counts.most_common() if name not in ("read", "read characters")]
     rows = []
     for name, count in found[:MOST_REASONS]:

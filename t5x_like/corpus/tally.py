@@ -118,6 +118,17 @@ def from_json(told: dict) -> Tally:
     return tally
 
 
+def by_step(told: Tally) -> Iterator[tuple[str, list[int]]]:
+    """(step, what is left after it over all sources and languages), in the order of the recipe."""
+    for step in sorted(told.funnel, key=place_of):
+        yield step, [sum(column) for column in zip(*told.funnel[step].values(), strict=True)]
+
+
+def place_of(step: str) -> int:
+    """Of a step's name in a tally."""
+    return 0 if step == READ else int(step.split(" ")[0])
+
+
 def bin_of(value: float) -> int:
     """Bins of equal width in the logarithm; 0 is of values around 0, negative ones are of negative values."""
     if abs(value) < 1e-6:

@@ -195,3 +195,28 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(raw, tmp_path)
     manifest = curate(output_dir=str(out), **recipe(raw))
     whole = curate(output_dir=str(tmp_path / "whole"), **recipe(raw))
     assert [shard["sha256"] for shard in manifest["shards"]] == [shard["sha256"] for shard in whole["shards"]]
+
+
+def test_a_sample_forecasts_what_the_whole_will_leave(tmp_path):
+    """1,600 pages, a sixth of them copies and a sixth near copies: two in three stay; a sample of a fifth says so."""
+    pages = [page(seed, 6) for seed in range(1066)]
+    pages += pages[:267] + [text.replace("a", "x", 1) for text in pages[267:534]]
+    random.Random(1).shuffle(pages)
+    (tmp_path / "pages.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in pages))
+    made = {
+        "sources": [Source(reader=JsonLines([f"{tmp_path}/pages.jsonl"]), name="web", language="en")],
+        "steps": (ExactDuplicates(), MinHash()),
+        "shards": 1,
+        "output_dir": str(tmp_path / "out"),
+    }
+    whole, part = curate(**made), curate(**made, sample=0.2)
+    assert (tmp_path / "out-sample" / "report.html").exists() and 1066 <= whole["kept"] <= 1070
+    # A cluster is drawn with 0.2: the standard error of their number is 6 % of it. Documents that are drawn one by one
+    # would leave 1,600 times 0.93.
+    assert abs(part["forecast"]["documents"] / whole["kept"] - 1) < 0.18 and part["forecast"]["documents"] < 1300
+    assert part["counts"]["read"] == pytest.approx(320, abs=80)
+    assert part["forecast"]["CPU seconds"] > sum(
+        json.loads((tmp_path / "out-sample" / "tally.json").read_text())["seconds"].values()
+    )
+    with pytest.raises(ValueError, match="sample 0 must be above 0"):
+        curate(**made, sample=0)

@@ -45,7 +45,7 @@ def test_after_every_step_it_is_known_what_is_left_of_each_source_and_language(c
     manifest = made(corpus, tmp_path / "out")
     told = json.loads((tmp_path / "out" / "tally.json").read_text())
     steps = ["read", "1 Whitespace", "2 C4", "3 ExactDuplicates", "4 GopherQuality"]
-    assert sorted(told["funnel"], key=report.place_of) == steps
+    assert sorted(told["funnel"], key=tally.place_of) == steps
     documents = {step: {group: sizes[0] for group, sizes in told["funnel"][step].items()} for step in steps}
     assert documents["read"] == {"a, en": 8, "b, de": 8} and documents["2 C4"] == {"a, en": 4, "b, de": 4}
     assert documents["3 ExactDuplicates"] == {"a, en": 2, "b, de": 1} == documents["4 GopherQuality"]

@@ -80,6 +80,7 @@ CONFIGURABLES: dict[str, Callable] = {
     "find_tails": entity_discrimination.find_tails,
     "match_relations": matching_the_blanks.match_relations,
     "tell_relations_apart": matching_the_blanks.tell_relations_apart,
+    "contrast_matches": matching_the_blanks.contrast_matches,
     "ContrastiveLoss": contrastive.ContrastiveLoss,
     "SigmoidContrastiveLoss": sigmoid_contrastive.SigmoidContrastiveLoss,
     "CaptioningLoss": captioning.CaptioningLoss,

@@ -8,8 +8,8 @@ data/mentions.py), at most `max_distance` tokens apart and `text_length` long, w
 probability 0.7. Two statements of the same pair stand side by side, out of each other's sight. The loss is that of
 p(same) = sigmoid(r . r') over all pairs of statements of the batch; same and different pairs are a mean each, so that
 they weigh the same (the paper samples them so), and all of it stands beside masked tokens. (The paper's formula prints
-1 / (1 + exp(r . r')), whose sign is a slip.) The vocabulary needs <mark:e1>, <mark:/e1>, <mark:e2>, <mark:/e2> and
-<mark:blank>.
+1 / (1 + exp(r . r')), whose sign is a slip.) `contrast_matches` is the softmax that released code has in its place. The
+vocabulary needs <mark:e1>, <mark:/e1>, <mark:e2>, <mark:/e2> and <mark:blank>.
 """
 
 import attrs
@@ -122,6 +122,25 @@ def tell_relations_apart(model, x_BLD: jax.Array, batch: Features, *, per_row: i
     """-log(1 - sigmoid(r . r')) over the pairs of statements that do not; as `match_relations`."""
     logits_NN, same_NN, pairs_NN = relation_products(model, x_BLD, batch, per_row)
     return _judged(jax.nn.softplus(logits_NN), logits_NN < 0, pairs_NN & ~same_NN)
+
+
+def contrast_matches(model, x_BLD: jax.Array, batch: Features, *, per_row: int = 8) -> dict[str, Term]:
+    """The softmax form of released code (google-research/language, mention_losses.mtb_loss) in place of both above.
+
+    -log(e^p / (e^p + sum of e^n)) of every statement that has another of the same pair (p = r . r') and one of a
+    different one (n, over all of these): a mean over its p, then over statements.
+    "accuracy": how often a p is above every n.
+    """
+    logits_NN, same_NN, pairs_NN = relation_products(model, x_BLD, batch, per_row)
+    right_NN, wrong_NN = pairs_NN & same_NN, pairs_NN & ~same_NN
+    others_NN = jnp.where(wrong_NN, logits_NN, -1e30)
+    wrong_N1 = jax.nn.logsumexp(others_NN, axis=1, keepdims=True)
+    counts_N = right_NN.any(axis=1) & wrong_NN.any(axis=1)
+    share_NN = (right_NN & counts_N[:, None]) / jnp.maximum(right_NN.sum(axis=1, keepdims=True), 1)
+    loss_NN = jax.nn.softplus(wrong_N1 - logits_NN)
+    weight = counts_N.sum().astype(jnp.float32)
+    accuracy = Term((share_NN * (logits_NN > others_NN.max(axis=1, keepdims=True))).sum(), weight)
+    return {"loss": Term((share_NN * loss_NN).sum(), weight), "accuracy": accuracy}
 
 
 def relation_products(model, x_BLD: jax.Array, batch: Features, per_row: int):

@@ -47,6 +47,7 @@ from t5x_like.objectives import (
 )
 from t5x_like.objectives.replaced_token import ReplacedTokenLoss, replace
 from t5x_like.objectives.terms import SumOfTerms
+from tests.golden.released_code import RELEASED
 from tests.test_all_objectives import ROWS, VOCAB_SIZE, make, render
 
 TINY = {"vocab_size": VOCAB_SIZE, "num_layers": 1, "d_model": 16, "num_heads": 2, "d_ff": 16}
@@ -280,25 +281,43 @@ def test_contrasts_in_float64():
     )
 
 
+class Relates:
+    """A model whose relation of each statement is what was given, for one row."""
+
+    def __init__(self, r):
+        self.task_heads = {"relation": lambda x_BLD, heads_BS, tails_BS: jnp.asarray(r, jnp.float32)[heads_BS]}
+
+
+def statements_of(pair):
+    return batch_of("bert")._replace(aux={"relation": pair[None], "relation_tail": 0 * pair[None]})
+
+
 def test_pairs_of_statements_in_float64():
     r = np.random.default_rng(0).standard_normal((5, 3))
     pair = np.array([7, 7, 9, 0, 7])  # the fourth is no statement
-
-    class Model:
-        task_heads = {"relation": lambda x_BLD, heads_BS, tails_BS: jnp.asarray(r, jnp.float32)[None]}  # noqa: RUF012
-
-    batch = batch_of("bert")._replace(aux={"relation": pair[None], "relation_tail": 0 * pair[None]})
-    x = jnp.zeros((1, 5, 2))
-    # top_k puts what counts first, so the vectors are taken in that order
-    order = np.array([0, 1, 2, 4, 3])
-    logits = (r @ r.T)[:4, :4]
-    labels = pair[order][:4]
+    batch, x, model = statements_of(pair), jnp.zeros((1, 5, 2)), Relates(r)
+    order = np.array([0, 1, 2, 4])
+    logits, labels = (r @ r.T)[order][:, order], pair[order]
     same = (labels[:, None] == labels[None]) & ~np.eye(4, dtype=bool)
-    match = matching_the_blanks.match_relations(Model(), x, batch)["loss"]
-    apart = matching_the_blanks.tell_relations_apart(Model(), x, batch)["loss"]
+    match = matching_the_blanks.match_relations(model, x, batch)["loss"]
+    apart = matching_the_blanks.tell_relations_apart(model, x, batch)["loss"]
     np.testing.assert_allclose(match.sum, np.log1p(np.exp(-logits))[same].sum(), rtol=1e-5)
     np.testing.assert_allclose(apart.sum, np.log1p(np.exp(logits))[~same & ~np.eye(4, dtype=bool)].sum(), rtol=1e-5)
     assert match.weight == same.sum() == 6 and apart.weight == 6
+
+
+def test_the_softmax_form_of_matching_is_that_of_released_code():
+    given, found = RELEASED["MTB"]["inputs"], RELEASED["MTB"]["found"]
+    batch, x = statements_of(np.array(given["pair"])), jnp.zeros((1, 10, 2))
+    terms = matching_the_blanks.contrast_matches(Relates(given["encodings"]), x, batch, per_row=10)
+    np.testing.assert_allclose(terms["loss"].sum, found["loss"], rtol=1e-6)
+    np.testing.assert_allclose(terms["accuracy"].sum, found["acc"], rtol=1e-6)
+    assert terms["loss"].weight == terms["accuracy"].weight == found["denominator"]
+    alone = matching_the_blanks.contrast_matches(Relates(given["encodings"]), x, statements_of(np.full(10, 3)))
+    assert float(alone["loss"].sum) == float(alone["loss"].weight) == 0  # nothing to tell them from
+    for some in (batch, statements_of(np.full(10, 3)), statements_of(np.zeros(10, int))):
+        slope = jax.grad(lambda r, b=some: matching_the_blanks.contrast_matches(Relates(r), x, b)["loss"].sum)
+        assert np.isfinite(slope(jnp.asarray(given["encodings"]))).all()
 
 
 def test_the_place_of_an_entity_is_the_mean_over_its_mention():

@@ -39,21 +39,7 @@ from t5x_like.models import (
     task_heads,
     vision,
 )
-from t5x_like.objectives import (
-    captioning,
-    contrastive,
-    document_coherence,
-    entity_discrimination,
-    entity_prediction,
-    matching_the_blanks,
-    multi_token,
-    relation_contrast,
-    replaced_token,
-    sigmoid_contrastive,
-    span_boundary,
-    terms,
-)
-from t5x_like.objectives.table import OBJECTIVES
+from t5x_like.objectives.table import LOSSES, OBJECTIVES
 from t5x_like.optimizers import clipping, loss_scaling, muon, param_groups, schedules
 from t5x_like.partitioning import axis_rules, mesh, stages
 from t5x_like.train import initial, loop, one_forward_one_backward
@@ -70,22 +56,7 @@ CONFIGURABLES: dict[str, Callable] = {
     **OBJECTIVES,
     "CrossEntropy": losses.CrossEntropy,
     "ChunkedCrossEntropy": losses.ChunkedCrossEntropy,
-    "SumOfTerms": terms.SumOfTerms,
-    "predict_tokens": terms.predict_tokens,
-    "classify_pairs": terms.classify_pairs,
-    "find_neighbours": document_coherence.find_neighbours,
-    "predict_ahead": multi_token.predict_ahead,
-    "predict_entities": entity_prediction.predict_entities,
-    "contrast_relations": relation_contrast.contrast_relations,
-    "find_tails": entity_discrimination.find_tails,
-    "match_relations": matching_the_blanks.match_relations,
-    "tell_relations_apart": matching_the_blanks.tell_relations_apart,
-    "contrast_matches": matching_the_blanks.contrast_matches,
-    "ContrastiveLoss": contrastive.ContrastiveLoss,
-    "SigmoidContrastiveLoss": sigmoid_contrastive.SigmoidContrastiveLoss,
-    "CaptioningLoss": captioning.CaptioningLoss,
-    "predict_from_boundary": span_boundary.predict_from_boundary,
-    "ReplacedTokenLoss": replaced_token.ReplacedTokenLoss,
+    **LOSSES,
     # models and their parts
     "Decoder": decoder.Decoder,
     "EncoderDecoder": encoder_decoder.EncoderDecoder,

@@ -1,5 +1,24 @@
-"""THE list of objectives: name in a task.json or config -> class. Any other name is refused, never imported."""
+"""THE list of objectives: name in a task.json or config -> class. Any other name is refused, never imported.
 
+LOSSES are their device halves, for those that predict something else than the tokens of `targets`.
+"""
+
+from collections.abc import Callable
+
+from t5x_like.objectives import (
+    captioning,
+    contrastive,
+    document_coherence,
+    entity_discrimination,
+    entity_prediction,
+    matching_the_blanks,
+    multi_token,
+    relation_contrast,
+    replaced_token,
+    sigmoid_contrastive,
+    span_boundary,
+    terms,
+)
 from t5x_like.objectives.bart import Bart
 from t5x_like.objectives.blank_infilling import BlankInfilling
 from t5x_like.objectives.causal_lm import CausalLM
@@ -58,4 +77,23 @@ OBJECTIVES: dict[str, type] = {
     "TranslationLM": TranslationLM,
     "UL2": UL2,
     "UniLM": UniLM,
+}
+
+LOSSES: dict[str, Callable] = {
+    "SumOfTerms": terms.SumOfTerms,
+    "predict_tokens": terms.predict_tokens,
+    "classify_pairs": terms.classify_pairs,
+    "find_neighbours": document_coherence.find_neighbours,
+    "predict_ahead": multi_token.predict_ahead,
+    "predict_entities": entity_prediction.predict_entities,
+    "contrast_relations": relation_contrast.contrast_relations,
+    "find_tails": entity_discrimination.find_tails,
+    "match_relations": matching_the_blanks.match_relations,
+    "tell_relations_apart": matching_the_blanks.tell_relations_apart,
+    "contrast_matches": matching_the_blanks.contrast_matches,
+    "ContrastiveLoss": contrastive.ContrastiveLoss,
+    "SigmoidContrastiveLoss": sigmoid_contrastive.SigmoidContrastiveLoss,
+    "CaptioningLoss": captioning.CaptioningLoss,
+    "predict_from_boundary": span_boundary.predict_from_boundary,
+    "ReplacedTokenLoss": replaced_token.ReplacedTokenLoss,
 }

@@ -169,13 +169,19 @@ def test_gradients_are_finite_and_reach_every_parameter_that_is_used(name):
 def test_what_is_measured_is_what_is_minimised(name):
     """Without weights and dropout, the held-out loss of every part is its training loss."""
     graphdef, params = model_of(name)
-    measured = jax.jit(lambda p: METHODS[name][1].measure(merge(graphdef, p), batch_of(name)))(params)
+    measure = jax.jit(lambda p, x: METHODS[name][1].measure(merge(graphdef, p), x))
+    measured = measure(params, batch_of(name))
     _, found, _ = gradients(name)
     assert (
         np.isclose(measured["loss"].sum, found["loss"].sum, rtol=1e-4)
         and measured["loss"].weight == found["loss"].weight
     )
     assert all(0 <= measured[key].sum <= measured[key].weight + 1e-6 for key in measured if "loss" not in key)
+    if name != "electra":  # its generator draws by the place in the batch
+        moved = measure(params, jax.tree.map(lambda array: array[::-1], batch_of(name)))
+        for key, (total, weight) in measured.items():
+            np.testing.assert_allclose(moved[key].sum, total, rtol=1e-4, atol=1e-5, err_msg="rows in another order")
+            assert moved[key].weight == weight
 
 
 def test_a_sum_of_terms_is_the_sum_of_weighted_means_and_a_weight_of_0_leaves_a_part_out():
@@ -318,6 +324,34 @@ def test_the_softmax_form_of_matching_is_that_of_released_code():
     for some in (batch, statements_of(np.full(10, 3)), statements_of(np.zeros(10, int))):
         slope = jax.grad(lambda r, b=some: matching_the_blanks.contrast_matches(Relates(r), x, b)["loss"].sum)
         assert np.isfinite(slope(jnp.asarray(given["encodings"]))).all()
+
+
+def test_texts_at_each_distance_in_float64():
+    """Three texts of one document and two of another in two rows: the text d behind each is told from all others."""
+    rng = np.random.default_rng(0)
+    x, matrices = rng.standard_normal((2, 6, 3)), rng.standard_normal((4, 3, 3))
+    place = np.array([[1, 0, 2, 0, 3, 0], [1, 0, 0, 2, 0, 0]])
+    back = np.array([[0, 0, 2, 0, 4, 0], [0, 0, 0, 3, 0, 0]])
+    texts = [(row, spot) for row in range(2) for spot in range(6) if place[row, spot]]
+    terms, hits = [], 0
+    for matrix, distance in zip(matrices, (-2, -1, 1, 2), strict=True):
+        for i, (row, spot) in enumerate(texts):
+            others = [j for j in range(len(texts)) if j != i]
+            logits = np.array([x[row, spot] @ matrix @ x[texts[j]] for j in others])
+            for at, j in enumerate(others):
+                if texts[j][0] == row and place[texts[j]] == place[row, spot] + distance:
+                    terms.append(np.log(np.exp(logits).sum()) - logits[at])
+                    hits += logits.argmax() == at
+
+    class Model:
+        task_heads: ClassVar = {
+            "distance": lambda a, c: jnp.einsum("AD,KDE,CE->KAC", a, jnp.asarray(matrices, jnp.float32), c)
+        }
+
+    batch = batch_of("bert")._replace(aux={"text_place": place, "text_back": back})
+    found = document_coherence.find_neighbours(Model(), jnp.asarray(x, jnp.float32), batch)
+    assert found["loss"].weight == len(terms) == 2 + 4 + 2 and float(found["recall"].sum) == hits
+    np.testing.assert_allclose(found["loss"].sum, sum(terms), rtol=1e-5)
 
 
 def test_the_place_of_an_entity_is_the_mean_over_its_mention():

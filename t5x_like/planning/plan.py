@@ -141,5 +141,5 @@ def topology_devices(name: str) -> list:
     except Exception as error:
         raise ValueError(
             f"topology {name!r}: {str(error).splitlines()[0][:200]}; it is written like v5e:16x16 and needs libtpu "
-            "(`pip install libtpu`)"
+            "(`make .venv/libtpu/ready`, then PYTHONPATH=.venv/libtpu; or `pip install libtpu`)"
         ) from None

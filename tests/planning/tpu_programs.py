@@ -21,6 +21,7 @@ from t5x_like.models.parameters import merge
 from t5x_like.models.rotary import Rotary
 from t5x_like.partitioning.axis_rules import AxisRules, batch_sharding
 from t5x_like.partitioning.mesh import make_mesh, on_mesh
+from t5x_like.planning.collectives import collectives_of
 from t5x_like.planning.plan import abstract_batch, topology_devices
 from t5x_like.train.state import plan_params
 
@@ -47,7 +48,10 @@ def decoder(order: str | None):
 
 
 def program(topology: str, order: str | None, **axes: int) -> dict[str, int]:
-    """Loss and gradient: how many kernels of our own it holds, and bytes of temporaries on a chip."""
+    """Loss and gradient: how many kernels of our own it holds, bytes of temporaries on a chip, bytes that are sent.
+
+    matrices: bytes in bfloat16 of all layers' matrices.
+    """
     mesh, rules = make_mesh(devices=topology_devices(topology), **axes), AxisRules()
     graphdef, params = plan_params(decoder(order), mesh, rules)
     batch = abstract_batch({"targets": LENGTH}, ROWS, batch_sharding(mesh, rules, ROWS))
@@ -57,8 +61,15 @@ def program(topology: str, order: str | None, **axes: int) -> dict[str, int]:
         return terms["loss"].sum / terms["loss"].weight
 
     compiled = jax.jit(on_mesh(mesh, jax.value_and_grad(loss))).lower(params, batch).compile()
-    memory = compiled.memory_analysis()
+    memory, sent = compiled.memory_analysis(), collectives_of(compiled.as_text(), mesh)
+
+    def over_fsdp(*kinds: str) -> int:
+        return sum(one.bytes * one.times for one in sent if one.kind in kinds and "fsdp" in one.axes)
+
     return {
+        "gathered": over_fsdp("all-gather"),
+        "summed": over_fsdp("reduce-scatter", "all-reduce", "all-to-all"),
+        "matrices": 2 * sum(param.size for param in params.values() if param.ndim > 2),
         "kernels": compiled.as_text().count('custom_call_target="tpu_custom_call"'),
         "temporaries": memory.temp_size_in_bytes,
     }

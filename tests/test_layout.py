@@ -62,7 +62,7 @@ HOMES = {
     "resiliparse": ["corpus/warc.py"],
     "scipy": ["corpus/linear_model.py"],
     "rjieba": ["vocabularies/train.py"],
-    "xxhash": ["corpus/exact_duplicates.py"],
+    "xxhash": ["corpus/exact_duplicates.py", "corpus/repeated_lines.py"],
     "grain": ["data/"],
     "array_record": ["data/"],
     "safetensors": ["models/hugging_face/tensors.py"],

@@ -32,9 +32,10 @@ _ASCII = bytes(
 )
 _B = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2**64
 # Characters of scripts without spaces; their vowel and tone marks are no letters to `re` and count as spaces.
-_UNSPACED = re.compile(
-    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff\U00020000-\U0002ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
+UNSPACED = (
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff\U00020000-\U0002ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 )
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -60,6 +60,8 @@ HOMES = {
     "py3langid": ["corpus/cleaning.py"],
     "fastwarc": ["corpus/warc.py"],
     "resiliparse": ["corpus/warc.py"],
+    "defusedxml": ["corpus/markup.py"],
+    "mwparserfromhell": ["corpus/wiki.py"],
     "scipy": ["corpus/linear_model.py"],
     "rjieba": ["vocabularies/train.py"],
     "xxhash": ["corpus/exact_duplicates.py", "corpus/repeated_lines.py"],

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from t5x_like.corpus import (
+    books,
     c4,
     cleaning,
     curate,
@@ -11,15 +12,19 @@ from t5x_like.corpus import (
     fineweb,
     gopher,
     linear_model,
+    mail,
     minhash,
+    papers,
     perplexity,
     personal_data,
     repeated_lines,
     repeated_passages,
     scoring,
     simhash,
+    source_code,
     sources,
     warc,
+    wiki,
     word_lists,
 )
 from t5x_like.tasks import readers
@@ -34,6 +39,13 @@ CORPUS: dict[str, Callable] = {
     "Warc": warc.Warc,
     "Wet": warc.Wet,
     "HtmlFiles": warc.HtmlFiles,
+    "WikiDump": wiki.WikiDump,
+    "Mailbox": mail.Mailbox,
+    "JatsArticles": papers.JatsArticles,
+    "LatexSources": papers.LatexSources,
+    "MarkdownFiles": papers.MarkdownFiles,
+    "Books": books.Books,
+    "SourceTree": source_code.SourceTree,
     "RepairText": cleaning.RepairText,
     "Whitespace": cleaning.Whitespace,
     "NormalizeUrl": cleaning.NormalizeUrl,

@@ -1,5 +1,6 @@
 """Files of a corpus: globs to sorted paths, compressed files to bytes, and a fingerprint of their state."""
 
+import bz2
 import difflib
 import glob
 import gzip
@@ -37,6 +38,8 @@ def expand(paths: Sequence[str]) -> list[pathlib.Path]:
 
 def open_bytes(path: pathlib.Path) -> io.BufferedIOBase:
     """The file's bytes, decompressed by its suffix; a truncated file raises, which tf.data's gzip does not."""
+    if path.suffix == ".bz2":
+        return bz2.open(path, "rb")
     if path.suffix == ".gz":
         return gzip.open(path, "rb")
     if path.suffix == ".zst":

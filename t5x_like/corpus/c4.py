@@ -7,6 +7,8 @@ few sentences are left. Paper and code differ, and so are two presets:
   C4()      code          5                3           . ? ! "
   C4Paper() paper         3                5           . ? ! "
 
+  MC4Lines()                mC4 (arXiv:2010.11934) asks instead for three lines of 200 characters, in any language
+
 Sentences are counted as runs of sentence ends (the code: NLTK's Punkt, a model that is downloaded). Bad words are
 another step (`WordList`), and so are lines that stand on several pages.
 """
@@ -84,3 +86,18 @@ def reason_of_page(line: str) -> str | None:
 class C4Paper(C4):
     words_per_line: int = 3
     sentences_per_page: int = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MC4Lines:
+    """mC4's rule for pages of any language: enough lines that are long."""
+
+    lines: int = 3
+    characters: int = 200
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return drop(batch, [self.reason(text) for text in column(batch, "text")])
+
+    def reason(self, text: str) -> str | None:
+        long = sum(len(line) >= self.characters for line in text.split("\n"))
+        return "too few long lines" if long < self.lines else None

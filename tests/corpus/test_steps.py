@@ -6,7 +6,7 @@ import random
 import pyarrow as pa
 import pytest
 
-from t5x_like.corpus.c4 import C4, C4Paper
+from t5x_like.corpus.c4 import C4, C4Paper, MC4Lines
 from t5x_like.corpus.cleaning import Language, NormalizeUrl, RepairText, Whitespace, normalize_url
 from t5x_like.corpus.decontamination import Decontaminate
 from t5x_like.corpus.documents import SCHEMA, batch_of, column
@@ -21,6 +21,9 @@ from t5x_like.corpus.gopher import (
     top_ngram,
 )
 from t5x_like.corpus.personal_data import FINDERS, PersonalData, chinese_check, find, luhn
+from t5x_like.corpus.refinedweb import RefinedWebLines
+from t5x_like.corpus.roots import Roots, RootsEnglish
+from t5x_like.corpus.scoring import KeepBetween
 from t5x_like.corpus.word_lists import WordList
 
 SENTENCE = "The cat sat on the mat and looked at the dog with that old face."
@@ -44,6 +47,11 @@ STEPS = {
     "gopher quality": GopherQuality(),
     "gopher repetition": GopherRepetition(),
     "fineweb": FineWeb(),
+    "refinedweb lines": RefinedWebLines(),
+    "mc4 lines": MC4Lines(lines=0),
+    "roots": Roots(),
+    "roots english": RootsEnglish(),
+    "keep between": KeepBetween(score="s", low=0.0),
     "word list": WordList(paths={"en": str(LISTS)}),
     "personal data": PersonalData(),
     "decontaminate": Decontaminate(paths=[str(LISTS)]),

@@ -1,7 +1,7 @@
 """Writes tests/golden/corpus_filters.json: what datatrove's filters say of the documents that are made here.
 
 python -m tests.golden.make.corpus_filters, where datatrove (0.10.1) is installed with its extra `processing`. Its words
-come from spaCy; here they are split at whitespace, as ours are, so that the rules alone are compared.
+and sentences come from spaCy; here they are split as ours are, so that the rules alone are compared.
 """
 
 import hashlib
@@ -9,6 +9,9 @@ import json
 import pathlib
 import random
 from importlib import metadata
+
+from t5x_like.corpus.c4 import SENTENCE_END
+from tests.golden.web_pages import C4_LINES, pages
 
 GOLDEN = pathlib.Path("tests/golden/corpus_filters.json")
 COMMON = "the of and to in a is that for it as was with be by on not he his but at are this have from or had an"
@@ -41,9 +44,12 @@ def digest_of(texts: list[str]) -> str:
 def main() -> None:
     from datatrove.data import Document
     from datatrove.pipeline.filters import (
+        C4ParagraphFilter,
+        C4QualityFilter,
         FineWebQualityFilter,
         GopherQualityFilter,
         GopherRepetitionFilter,
+        c4_filters,
         fineweb_quality_filter,
         gopher_quality_filter,
         gopher_repetition_filter,
@@ -58,10 +64,19 @@ def main() -> None:
         said = one.filter(Document(text=text, id="0"))
         return said[1] if isinstance(said, tuple) else None
 
+    def page(one, text: str) -> str:
+        """The reason, or the beginning of the hash of what is left."""
+        document = Document(text=text, id="0")
+        said = one.filter(document)
+        return said[1] if isinstance(said, tuple) else hashlib.sha256(document.text.encode()).hexdigest()[:16]
+
+    c4_filters.split_into_sentences = lambda text, language: SENTENCE_END.findall(text) or [text]
     texts = documents()
     made_with = f"datatrove {metadata.version('datatrove')}, words split at whitespace"
     told = {"made_with": made_with, "sha256": digest_of(texts)}
     told |= {name: [reason(one, text) for text in texts] for name, one in filters.items()}
+    told["C4Paper"] = [page(C4QualityFilter(), text) for text in pages(C4_LINES)]
+    told["MC4Lines"] = [reason(C4ParagraphFilter(), text) for text in pages(C4_LINES)]
     GOLDEN.write_text(json.dumps(told) + "\n")
 
 

@@ -17,7 +17,8 @@ def test_a_recipe_builds_its_sources_and_steps(path, tmp_path):
     where = {"root": "curate", "search_paths": ["configs"]}
     name = path.relative_to("configs").as_posix()
     left_open = [key for key in configs.left_open(table, [name], **where) if key != "curate.output_dir"]
-    values = {"paths": f"['{tmp_path}']", "folder": f"'{tmp_path}'"}
+    (tmp_path / "texts.txt").write_text("A text.")
+    values = {"paths": f"['{tmp_path}/texts.txt']", "folder": f"'{tmp_path}'"}
     overrides = [f"--gin.{key}={values[key.rpartition('.')[2]]}" for key in left_open]
     made = configs.resolve(table, [name], [*overrides, "characters=1000", "output_dir=x"], **where).call()
     assert made["sources"] and made["steps"]

@@ -64,7 +64,7 @@ HOMES = {
     "mwparserfromhell": ["corpus/wiki.py"],
     "scipy": ["corpus/linear_model.py"],
     "rjieba": ["vocabularies/train.py"],
-    "xxhash": ["corpus/exact_duplicates.py", "corpus/repeated_lines.py"],
+    "xxhash": ["corpus/exact_duplicates.py", "corpus/minhash.py", "corpus/repeated_lines.py"],
     "grain": ["data/"],
     "array_record": ["data/"],
     "safetensors": ["models/hugging_face/tensors.py"],

@@ -117,10 +117,7 @@ def jaccard(pairs: np.ndarray, offsets: np.ndarray, flat: np.ndarray) -> np.ndar
     found = np.zeros(len(pairs))
     for place, (i, j) in enumerate(pairs.tolist()):
         a, b = flat[offsets[i] : offsets[i + 1]], flat[offsets[j] : offsets[j + 1]]
-        small, large = (a, b) if len(a) < len(b) else (b, a)
-        if not len(small):
-            continue
-        at = np.minimum(np.searchsorted(large, small), len(large) - 1)
-        both = int(np.count_nonzero(large[at] == small))
-        found[place] = both / (len(a) + len(b) - both)
+        merged = np.sort(np.concatenate([a, b]))
+        both = int(np.count_nonzero(merged[1:] == merged[:-1]))
+        found[place] = both / max(len(merged) - both, 1)
     return found

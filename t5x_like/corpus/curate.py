@@ -14,7 +14,7 @@ import pyarrow as pa
 import zstandard
 
 from t5x_like.corpus import forecast, learning, report, run
-from t5x_like.corpus.documents import TEXT_COLUMNS
+from t5x_like.corpus.documents import SCHEMA, TEXT_COLUMNS
 from t5x_like.corpus.sources import Source
 from t5x_like.tasks.files import fingerprint
 from t5x_like.train import disk
@@ -161,24 +161,32 @@ def mixed(
 
 def write_shards(folder: pathlib.Path, files, chosen: np.ndarray, shards: int) -> list[dict]:
     """Every shard whole or not at all; document i goes to shard i modulo their number."""
+    encode = json.JSONEncoder(ensure_ascii=False).encode
     readers = [pa.ipc.open_file(pa.memory_map(str(path))) for path in files]
+    batches = [[reader.get_batch(i) for i in range(reader.num_record_batches)] for reader in readers]
     written = []
     for number in range(shards):
         path = folder / f"part-{number:05d}-of-{shards:05d}.jsonl.zst"
         temporary, digest, documents, size = path.with_suffix(".tmp"), hashlib.sha256(), 0, 0
         with temporary.open("wb") as file, zstandard.ZstdCompressor(level=3).stream_writer(file) as out:
             for file_number, batch, place in chosen[number::shards].tolist():
-                row = readers[file_number].get_batch(batch).slice(place, 1).to_pylist()[0]
-                told = {name: row[name] for name in TEXT_COLUMNS if row[name]}
-                if row["scores"]:
-                    told["scores"] = dict(row["scores"])
-                line = json.dumps(told, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+                line = encode(told_of(batches[file_number][batch], place)).encode("utf-8", "replace") + b"\n"
                 digest.update(line)
                 out.write(line)
                 documents, size = documents + 1, size + len(line)
         temporary.replace(path)
         written.append({"name": path.name, "documents": documents, "bytes": size, "sha256": digest.hexdigest()})
     return written
+
+
+def told_of(batch: pa.RecordBatch, place: int) -> dict:
+    """What a shard says of a document: all that is known of it."""
+    told = {name: batch.column(column)[place].as_py() for name, column in _COLUMNS.items()}
+    told["scores"] = dict(told["scores"] or ())
+    return {name: value for name, value in told.items() if value}
+
+
+_COLUMNS = {name: SCHEMA.get_field_index(name) for name in (*TEXT_COLUMNS, "scores")}
 
 
 def counts_by_step(counts: Counter | dict) -> list[tuple[str, int]]:

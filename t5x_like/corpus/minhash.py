@@ -2,8 +2,9 @@
 
   words      lower case, digits 0, all else a space
   shingles   `ngram` words in a row, 32 bits each (fewer words: all of them are one)
-  signature  bands * rows minima, each of the shingles under another permutation of 32 bits: x = a h, x ^= x >> 16, b x,
-             a and b odd
+  signature  `rows` permutations of 32 bits (x = a h, x ^= x >> 16, b x; a and b odd), the range of each cut into
+             `bands` parts; a band is the least value in its part of each (one permutation hashing, Li et al., NIPS
+             2012). Where no value falls into a part, the least value under a permutation of that place alone
   candidates two documents that agree on all rows of a band; P = 1 - (1 - J**rows)**bands
   duplicates candidates whose sets of shingles have a Jaccard similarity of at least `threshold`; their connected
              components are clusters, of which one document stays
@@ -16,21 +17,28 @@ is written, which have no spaces, every character is a word.
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from t5x_like.corpus import components, survivors
 from t5x_like.corpus.documents import column
 
 _NOT_WORDS = re.compile(r"\W+")
 _DIGITS = re.compile(r"\d")
-# Of the bytes of ASCII: letters stay, digits are 0, all else a space; those of longer characters stay.
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
+# Of the bytes of ASCII: letters in lower case, digits are 0, all else a space; those of longer characters stay.
 _ASCII = bytes(
-    byte if byte >= 128 or chr(byte).islower() else ord("0") if chr(byte).isdigit() else 32 for byte in range(256)
+    byte if byte >= 128 else ord("0") if chr(byte).isdigit() else ord(chr(byte).lower()) if chr(byte).isalpha() else 32
+    for byte in range(256)
 )
-_B = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2**64
+_NOTHING = 0xFFFFFFFF  # of a text without words; no shingle's value but with probability 2**-32
+_B, _NEXT_LANE, _NEXT_WORD = (np.uint64(v) for v in (0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, 0xD6E8FEB86659FD93))
+_FIRST_BYTES = np.array([(1 << 8 * size) - 1 for size in range(9)], np.uint64)  # of eight, little-endian
+_LONG_WORD = 32  # bytes; longer ones are hashed one by one
+_AT_ONCE = 1 << 20  # characters of texts whose words are hashed together, so that arrays stay in the cache
 # Characters of scripts without spaces; their vowel and tone marks are no letters to `re` and count as spaces.
 UNSPACED = (
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff\U00020000-\U0002ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
@@ -61,29 +69,34 @@ class MinHash:
 
     def keys(self, batch: pa.RecordBatch) -> pa.Table:
         texts = column(batch, "text")
-        sets = [shingles(text, self.ngram) for text in texts]
-        signature = np.stack([self.signature(one) for one in sets]) if sets else np.zeros((0, self.bands * self.rows))
-        bands = mixed(signature.reshape(len(sets), self.bands, self.rows).astype(np.uint64))
-        offsets = np.cumsum([0, *map(len, sets)])
-        flat = np.concatenate([np.zeros(0, np.uint32), *sets])
+        parts = [shingle_sets(texts[begin:end], self.ngram) for begin, end in pieces(texts)]
+        bands = [mixed(self.signatures(*part).astype(np.uint64)) for part in parts]
+        sizes = np.concatenate([np.zeros(1, np.int64), *(np.diff(ends, prepend=0) for _, ends in parts)])
+        flat = np.concatenate([np.zeros(0, np.uint32), *(part for part, _ in parts)])
+        bands = np.concatenate([np.zeros((0, self.bands), np.uint64), *bands])
+        offsets = pa.array(np.cumsum(sizes), pa.int64())
         return pa.table(
             {
                 "bands": pa.FixedSizeListArray.from_arrays(pa.array(bands.ravel(), pa.uint64()), self.bands),
-                "shingles": pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(flat, pa.uint32())),
+                "shingles": pa.LargeListArray.from_arrays(offsets, pa.array(flat, pa.uint32())),
                 **survivors.about(batch),
             }
         )
 
-    def signature(self, hashes: np.ndarray) -> np.ndarray:
-        """Of a set of shingles uint32 [n]: uint32 [bands * rows]."""
-        first, second = _permutations(self.seed, self.bands * self.rows)
-        best = np.full(len(first), 0xFFFFFFFF, np.uint32)
-        for begin in range(0, len(hashes), 256):  # small enough for the cache
-            part = hashes[None, begin : begin + 256] * first[:, None]
-            part ^= part >> np.uint32(16)
-            part *= second[:, None]
-            np.minimum(best, part.min(axis=1), out=best)
-        return best
+    def signatures(self, flat: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Of the sets flat[: ends[0]], flat[ends[0] : ends[1]], ... (sorted): uint32 [sets, bands, rows]."""
+        sizes = np.diff(ends, prepend=0)
+        made = np.full((len(ends), self.bands, self.rows), _NOTHING, np.uint32)
+        place = np.repeat(np.arange(len(ends)) * self.bands * self.rows, sizes)
+        for row, (a, b) in enumerate(_numbers(self.seed, self.rows, 1).T):
+            value = permuted(flat, a, b)
+            part = (value >> np.uint32(16)) * np.uint32(self.bands) >> np.uint32(16)
+            np.minimum.at(made.reshape(-1), place + part * self.rows + row, value)
+        a, b = _numbers(self.seed, self.bands * self.rows, 2)
+        for number in np.flatnonzero((made == _NOTHING).any(axis=(1, 2)) & (sizes > 0)).tolist():
+            own = flat[ends[number] - sizes[number] : ends[number]]
+            made[number][made[number] == _NOTHING] = minima(own, a, b, made[number].ravel() == _NOTHING)
+        return made
 
     def choose(self, keys: pa.Table) -> tuple[np.ndarray, dict[str, int]]:
         keys = survivors.with_earlier(keys, self.earlier)
@@ -107,36 +120,80 @@ class MinHash:
 
 def words_of(text: str) -> bytes:
     """The words that are compared, UTF-8 with one space or more between them."""
-    text = text.lower()
-    if not text.isascii():
-        text = _DIGITS.sub("0", _NOT_WORDS.sub(" ", _UNSPACED.sub(r" \g<0> ", text)))
+    if text.isascii():
+        return text.encode().translate(_ASCII)
+    text = _BEYOND_ASCII.sub(lambda match: _words_beyond_ascii(match[0]), text.lower())
     return text.encode("utf-8", "surrogatepass").translate(_ASCII)
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _words_beyond_ascii(text: str) -> str:
+    return _DIGITS.sub("0", _NOT_WORDS.sub(" ", _UNSPACED.sub(r" \g<0> ", text)))
 
 
 def shingles(text: str, ngram: int) -> np.ndarray:
     """The set of hashes of `ngram` words in a row, sorted uint32; empty for a text without words."""
-    words = word_hashes(words_of(text))
-    if not len(words):
-        return np.zeros(0, np.uint32)
-    count = max(len(words) - ngram + 1, 1)
-    value = np.zeros(count, np.uint64)
-    for i in range(min(ngram, len(words))):
-        value = value * np.uint64(0xD6E8FEB86659FD93) + words[i : i + count]
-    hashes = np.sort((finish(value) >> np.uint64(32)).astype(np.uint32))
-    return hashes[np.append(True, hashes[1:] != hashes[:-1])]
+    return shingle_sets([text], ngram)[0]
+
+
+def shingle_sets(texts: Sequence[str], ngram: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each text the set that `shingles` gives: (all of them, uint32, where each one ends, int64 [texts])."""
+    words = [words_of(text) for text in texts]
+    starts, hashes = words_in(b" ".join(words))
+    text_ends = np.cumsum(np.fromiter((len(one) + 1 for one in words), np.int64, len(words)))
+    word_ends = np.searchsorted(starts, text_ends)
+    counts = np.diff(word_ends, prepend=0)
+    owner = np.repeat(np.arange(len(texts)), counts)
+    value = np.zeros(max(len(hashes) - ngram + 1, 0), np.uint64)
+    for i in range(ngram):
+        value = value * _NEXT_WORD + hashes[i : i + len(value)]
+    whole = np.arange(len(value)) + ngram <= word_ends[owner[: len(value)]]
+    found = [value[whole], *(short_text(hashes, word_ends, counts == size, size) for size in range(1, ngram))]
+    owners = [owner[: len(value)][whole], *(np.flatnonzero(counts == size) for size in range(1, ngram))]
+    shingle = finish(np.concatenate(found)) >> np.uint64(32)
+    ordered = np.sort(np.concatenate(owners).astype(np.uint64) << np.uint64(32) | shingle)
+    is_new = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
+    ordered = ordered[is_new]
+    ends = np.searchsorted(ordered, np.arange(1, len(texts) + 1, dtype=np.uint64) << np.uint64(32))
+    return ordered.astype(np.uint32), ends
+
+
+def short_text(hashes: np.ndarray, word_ends: np.ndarray, is_so_long: np.ndarray, size: int) -> np.ndarray:
+    """Of each text of `size` words all of them in a row."""
+    begin = word_ends[is_so_long] - size
+    value = np.zeros(len(begin), np.uint64)
+    for i in range(size):
+        value = value * _NEXT_WORD + hashes[begin + i]
+    return value
 
 
 def word_hashes(text: bytes) -> np.ndarray:
-    """uint64 for each word of a text with spaces between its words: sum of (byte + 1) * B**place, mixed."""
-    codes = np.frombuffer(text, np.uint8)
-    edges = np.flatnonzero(np.diff(codes != 32, prepend=False, append=False))
-    starts, ends = edges[::2], edges[1::2]
-    if not len(starts):
-        return np.zeros(0, np.uint64)
-    power, inverse = _powers(1 << max(len(codes) - 1, 1).bit_length())
-    sums = np.zeros(len(codes) + 1, np.uint64)
-    np.cumsum((codes.astype(np.uint64) + np.uint64(1)) * power[: len(codes)], out=sums[1:])
-    return finish((sums[ends] - sums[starts]) * inverse[starts])
+    """uint64 for each word of a text with spaces between its words."""
+    return words_in(text)[1]
+
+
+def words_in(text: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """(where words begin, int64, their hashes, uint64): eight bytes at a time are mixed in, so that words of eight
+    bytes or fewer never have the same one."""
+    padded = b" ".join((b"", text, b" " * 8))
+    is_space = np.frombuffer(padded, np.uint8) == 32
+    edges = np.flatnonzero(is_space[1:] != is_space[:-1]) + 1
+    starts, sizes = edges[::2], edges[1::2] - edges[::2]
+    windows = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))
+    hashes = sizes.astype(np.uint64) * _B
+    hashes = mixed_in(hashes, windows[starts] & _FIRST_BYTES[np.minimum(sizes, 8)])
+    for begin in range(8, _LONG_WORD, 8):
+        longer = np.flatnonzero(sizes > begin)
+        lane = windows[starts[longer] + begin] & _FIRST_BYTES[np.minimum(sizes[longer] - begin, 8)]
+        hashes[longer] = mixed_in(hashes[longer], lane)
+    for i in np.flatnonzero(sizes > _LONG_WORD).tolist():
+        hashes[i] = xxhash.xxh3_64_intdigest(padded[starts[i] : starts[i] + sizes[i]])
+    return starts - 1, hashes
+
+
+def mixed_in(value: np.ndarray, lane: np.ndarray) -> np.ndarray:
+    value = (value ^ lane) * _NEXT_LANE
+    return value ^ (value >> np.uint64(32))
 
 
 def finish(value: np.ndarray) -> np.ndarray:
@@ -144,6 +201,31 @@ def finish(value: np.ndarray) -> np.ndarray:
     value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     return value ^ (value >> np.uint64(33))
+
+
+def permuted(hashes: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """uint32 to uint32, one to one; a and b odd."""
+    value = hashes * a
+    value ^= value >> np.uint32(16)
+    value *= b
+    return value
+
+
+def minima(hashes: np.ndarray, a: np.ndarray, b: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The least of the hashes under each of the permutations (a, b) that are `wanted`."""
+    return permuted(hashes[None, :], a[wanted][:, None], b[wanted][:, None]).min(axis=1)
+
+
+def pieces(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Ranges of texts of about _AT_ONCE characters, or of one longer text."""
+    begin = size = 0
+    for place, text in enumerate(texts):
+        if size and size + len(text) > _AT_ONCE:
+            yield begin, place
+            begin, size = place, 0
+        size += len(text)
+    if begin < len(texts):
+        yield begin, len(texts)
 
 
 def mixed(rows: np.ndarray) -> np.ndarray:
@@ -154,20 +236,8 @@ def mixed(rows: np.ndarray) -> np.ndarray:
     return value
 
 
-@functools.lru_cache(maxsize=32)
-def _powers(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """B**0 ... B**(length - 1) and their inverses, modulo 2**64."""
-    inverse = np.uint64(pow(int(_B), -1, 1 << 64))
-    made = []
-    for base in (_B, inverse):
-        factors = np.full(length, base, np.uint64)
-        factors[0] = 1
-        made.append(np.cumprod(factors))
-    return made[0], made[1]
-
-
-@functools.lru_cache(maxsize=4)
-def _permutations(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.Generator(np.random.PCG64(seed))
-    first, second = rng.integers(0, 1 << 32, (2, count), np.uint32) | np.uint32(1)
-    return first, second
+@functools.lru_cache(maxsize=8)
+def _numbers(seed: int, count: int, stream: int) -> np.ndarray:
+    """Odd numbers of 32 bits, [2, count]."""
+    rng = np.random.Generator(np.random.PCG64([seed, stream]))
+    return rng.integers(0, 1 << 32, (2, count), np.uint32) | np.uint32(1)

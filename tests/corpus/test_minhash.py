@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from t5x_like.corpus import minhash
 from t5x_like.corpus.components import candidates, components
 from t5x_like.corpus.documents import batch_of
 from t5x_like.corpus.exact_duplicates import ExactDuplicates
-from t5x_like.corpus.minhash import MinHash, shingles, word_hashes, words_of
+from t5x_like.corpus.minhash import MinHash, shingle_sets, shingles, word_hashes, words_in, words_of
 
 
 def word(rng: random.Random) -> str:
@@ -23,6 +24,11 @@ def text(rng: random.Random, words: int) -> list[str]:
 
 def jaccard(a: np.ndarray, b: np.ndarray) -> float:
     return len(np.intersect1d(a, b)) / len(np.union1d(a, b))
+
+
+def signature(finder: MinHash, hashes: np.ndarray) -> np.ndarray:
+    """Of one set: uint32 [bands, rows]."""
+    return finder.signatures(hashes, np.array([len(hashes)]))[0]
 
 
 def pairs(count, words=200, seed=0):
@@ -43,6 +49,58 @@ def test_a_word_has_one_hash_wherever_it_stands():
     assert len(word_hashes(b"")) == 0 and len(shingles("?!", 5)) == 0
 
 
+def test_words_of_any_length_have_hashes_of_their_own():
+    """Lengths around those of a lane and of a long word; of each length words that differ in one byte."""
+    words = [b"x" * size for size in range(1, 80)]
+    words += [b"x" * at + b"y" + b"x" * (size - at - 1) for size in range(1, 80) for at in range(size)]
+    hashes = word_hashes(b"  ".join(words))
+    assert len(set(hashes.tolist())) == len(set(words))
+    assert all(word_hashes(b" " + one)[0] == value for one, value in zip(words[::50], hashes[::50], strict=True))
+    starts, _ = words_in(b" ab  c ")
+    assert starts.tolist() == [1, 5]
+
+
+def test_sets_of_many_texts_are_those_of_each_and_have_one_shingle_for_each_run_of_words():
+    rng = random.Random(5)
+    texts = [" ".join(rng.choices("abcdef", k=size)) for size in (0, 1, 2, 4, 5, 6, 0, 300, 3, 0)]
+    flat, ends = shingle_sets(texts, 5)
+    sets = np.split(flat, ends)[:-1]
+    runs_of_all = set()
+    for one, own in zip(texts, sets, strict=True):
+        words = one.split()
+        runs = {tuple(words[i : i + 5]) for i in range(max(len(words) - 4, 1))} - {()}
+        runs_of_all |= runs
+        assert len(own) == len(runs) and (np.diff(own.astype(np.int64)) > 0).all()
+        np.testing.assert_array_equal(own, shingles(one, 5))
+    assert len(set(flat.tolist())) == len(runs_of_all)
+    assert shingle_sets([], 5)[1].tolist() == []
+
+
+def test_batches_of_any_size_give_the_same_keys(monkeypatch):
+    rng = random.Random(6)
+    texts = [" ".join(text(rng, size)) for size in (3, 900, 0, 40, 2000, 1, 300)]
+    whole = table_of(MinHash(), texts)
+    monkeypatch.setattr(minhash, "_AT_ONCE", 1000)
+    assert table_of(MinHash(), texts).equals(whole)
+    assert (
+        pa.concat_tables([table_of(MinHash(), [one]) for one in texts])
+        .select(["bands", "shingles"])
+        .equals(whole.select(["bands", "shingles"]))
+    )
+
+
+@pytest.mark.parametrize("words", [8, 12, 20, 60])
+def test_short_texts_are_found_as_theory_says(words):
+    """Most parts of a range are empty where sets are small; what stands for them agrees as often."""
+    finder, rng, hits, expected = MinHash(seed=1), random.Random(words), [], []
+    for _ in range(600):
+        one = text(rng, words)
+        a, b = (shingles(" ".join(t), 5) for t in (one, [*one, word(rng)]))
+        hits.append((signature(finder, a) == signature(finder, b)).all(axis=1).any())
+        expected.append(1 - (1 - jaccard(a, b) ** 8) ** 14)
+    assert abs(sum(hits) - sum(expected)) < 4 * np.sqrt(sum(p * (1 - p) for p in expected)) + 1
+
+
 def test_what_is_compared_are_words_without_case_punctuation_and_digits():
     assert words_of("It's 42 -- and_so, ÉTÉ!").decode().split() == ["it", "s", "00", "and", "so", "été"]
     assert words_of("It's 42 -- AND_so!").split() == [b"it", b"s", b"00", b"and", b"so"]
@@ -54,7 +112,7 @@ def test_the_share_of_equal_minima_is_the_jaccard_similarity():
     finder = MinHash(bands=126, rows=8)
     errors = []
     for a, b in pairs(200):
-        errors.append((finder.signature(a) == finder.signature(b)).mean() - jaccard(a, b))
+        errors.append((signature(finder, a) == signature(finder, b)).mean() - jaccard(a, b))
     assert abs(np.mean(errors)) < 0.004
     assert np.std(errors) < 1.3 * np.sqrt(0.25 / 1008)
 
@@ -62,7 +120,7 @@ def test_the_share_of_equal_minima_is_the_jaccard_similarity():
 def test_banding_finds_pairs_as_often_as_theory_says_and_all_that_are_nearly_alike():
     finder, found, expected, near = MinHash(), [], [], []
     for a, b in pairs(1500, words=120):
-        bands = [finder.signature(s).reshape(14, 8) for s in (a, b)]
+        bands = [signature(finder, s) for s in (a, b)]
         hit = (bands[0] == bands[1]).all(axis=1).any()
         similarity = jaccard(a, b)
         found.append(hit)

@@ -20,15 +20,16 @@ SCHEMA = pa.schema(
         *((name, pa.large_string()) for name in TEXT_COLUMNS),
         ("quality", pa.float32()),  # of the step that scores, else 0
         ("scores", pa.map_(pa.string(), pa.float32())),  # by name, of all steps that measured the document
+        ("labels", pa.list_(pa.string())),  # what steps found in it, counted after every step
         ("reason", pa.string()),  # null: kept
     ]
 )
-DEFAULTS = {"quality": 0.0, "scores": ()}
+DEFAULTS = {"quality": 0.0, "scores": (), "labels": ()}
 Step = Callable[[pa.RecordBatch], pa.RecordBatch]
 
 
 def batch_of(records: Sequence[dict]) -> pa.RecordBatch:
-    """Records with any of SCHEMA's columns; text is "", quality 0, scores none and reason null where they say
+    """Records with any of SCHEMA's columns; text is "", quality 0, scores and labels none, reason null where they say
     nothing."""
     columns = []
     for field in SCHEMA:

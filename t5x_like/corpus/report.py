@@ -1,9 +1,10 @@
 """What a recipe did, as one HTML file: the funnel, what rules took and kept, scores with a movable limit, shares."""
 
+import itertools
 import json
 from collections.abc import Iterable
 
-from t5x_like.corpus import tally
+from t5x_like.corpus import bias, tally
 from t5x_like.reporting.page import Html, details, document, element, figure, safe, section, table
 
 MOST_REASONS = 200  # rows; a recipe that hits more (evaluation texts, say) has them all in manifest.json
@@ -17,6 +18,7 @@ def page_of(manifest: dict, told: tally.Tally, title: str) -> str:
         headline(manifest, told),
         section("What was left after each step", funnel_table(told), groups(told)),
         section("What was taken away, and why", reasons(told)),
+        section("Who is spoken of, and who is left", people(told)),
         section("Scores: where a limit would cut", *histograms(told)),
         section("What was written", mix_table(manifest)),
         section("Models that were trained", model_table(manifest)),
@@ -98,6 +100,32 @@ def reasons(told: tally.Tally) -> Html:
 
 def sample(text: str) -> Html:
     return element("p", safe(text), class_="text-sample")
+
+
+def people(told: tally.Tally) -> Html:
+    """Each group's documents where they were first labelled and at the end, and occupations near women and men."""
+    steps = sorted(told.labels, key=tally.place_of)
+    if not steps:
+        return Html("")
+    documents = {step: sizes[0] for step, sizes in tally.by_step(told)}
+    first, last = steps[0], max(told.funnel, key=tally.place_of)
+    before, after = told.labels[first], told.labels.get(last, {})
+    whole = documents[last] / max(documents[first], 1)
+    rows = []
+    for label, number, left, ratio in bias.shares_left(before, after, documents[first], documents[last]):
+        falls = [(told.labels[b][label] / max(told.labels[a][label], 1), b) for a, b in itertools.pairwise(steps)]
+        worst = min(falls, default=(1.0, ""))
+        where = worst[1] if worst[0] < 1 else ""
+        rows.append([label, where, f"{number:,}", f"{left:,}", share(left, number), f"{ratio:.2f}"])
+    head = ["group", "most go at", "documents", "left", "share", "of the share of all"]
+    note = f"Of all documents {whole:.1%} are left. Below 0.80 less than four fifths of that is left of a group."
+    was, now = bias.associations(before), bias.associations(after)
+    near = [
+        [name, f"{value:+.2f}", f"{now.get(name, 0.0):+.2f}"] for name, value in sorted(was.items(), key=lambda x: x[1])
+    ]
+    columns = ["occupation", "log ratio women : men, before", "after"]
+    beside = details("Occupations near women and near men", table(columns, near)) if near else ""
+    return Html(element("p", safe(note), class_="soft") + table(head, rows, num_text_columns=2) + beside)
 
 
 def histograms(told: tally.Tally) -> Iterable[Html]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from t5x_like.corpus import (
+    bias,
     books,
     c4,
     cleaning,
@@ -63,6 +64,7 @@ CORPUS: dict[str, Callable] = {
     "FineWeb": fineweb.FineWeb,
     "WordList": word_lists.WordList,
     "PersonalData": personal_data.PersonalData,
+    "GroupMentions": bias.GroupMentions,
     "Decontaminate": decontamination.Decontaminate,
     "ExactDuplicates": exact_duplicates.ExactDuplicates,
     "MinHash": minhash.MinHash,

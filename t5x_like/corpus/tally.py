@@ -36,6 +36,7 @@ class Tally:
     examples  for each reason the beginnings of the first documents that it took away
     kept      for each step those of the first that it kept
     funnel    after each step, for each "source, language", how many documents, characters and bytes of UTF-8 are left
+    labels    after each step, how many documents are left with each label
     scores    for each score, each language and each bin (`bin_of`): how many documents, and the beginning of the first
     seconds   of CPU, for reading and for each step
 
@@ -46,6 +47,9 @@ class Tally:
     examples: dict[str, list[str]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     kept: dict[str, list[str]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     funnel: dict[str, dict[str, list[int]]] = dataclasses.field(default_factory=_totals)
+    labels: dict[str, collections.Counter] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(collections.Counter)
+    )
     scores: dict[str, dict[str, dict[str, list]]] = dataclasses.field(
         default_factory=lambda: collections.defaultdict(lambda: collections.defaultdict(dict))
     )
@@ -72,6 +76,8 @@ class Tally:
             found = self.funnel[step][f"{row['source']}, {row['language']}"]
             for place, (name, how) in enumerate(sums):
                 found[place] += row[f"{name}_{how}"]
+        for one in pa.compute.value_counts(batch.column(batch.schema.get_field_index("labels")).flatten()).to_pylist():
+            self.labels[step][one["values"]] += one["counts"]
         missing = EXAMPLES - len(self.kept[step])
         self.kept[step] += [text[:EXAMPLE_CHARACTERS] for text in column(batch.slice(0, missing), "text")]
 
@@ -102,6 +108,8 @@ class Tally:
             for group, sizes in groups.items():
                 own = self.funnel[step][group]
                 own[:] = np.add(own, sizes).tolist()
+        for step, labels in other.labels.items():
+            self.labels[step].update(labels)
         for score, languages in other.scores.items():
             for language, bins in languages.items():
                 for number, (count, text) in bins.items():

@@ -10,7 +10,7 @@ names when whole, so that a kill costs one part a worker; the folder belongs to 
 """
 
 import collections
-import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import dataclasses
 import json
@@ -218,7 +218,7 @@ def run_all(
     stages, total = stages_of(steps), tally.Tally()
     context = multiprocessing.get_context("spawn")
     executor = concurrent.futures.ProcessPoolExecutor(workers, context) if workers > 1 else None
-    with executor or contextlib.nullcontext():
+    with said_if_killed(), executor or contextlib.nullcontext():
         for number, stage in enumerate(stages):
             jobs = [Job(stage, number, i, source, paths, str(folder)) for i, (source, paths) in enumerate(parts)]
             reports = executor.map(run_stage, jobs) if executor else map(run_stage, jobs)
@@ -228,6 +228,17 @@ def run_all(
             if stage.last is not None:
                 total.add(tally.from_json(choose(stage, jobs)))
     return total, [job.output() for job in jobs], parts
+
+
+@contextlib.contextmanager
+def said_if_killed() -> Iterator[None]:
+    try:
+        yield
+    except concurrent.futures.process.BrokenProcessPool:
+        raise ChildProcessError(
+            "a worker was killed, by the system if memory ran out: the same command goes on where it stood; fewer "
+            "workers need less memory"
+        ) from None
 
 
 def parts_of(source: Source) -> list[tuple[Source, tuple[str, ...]]]:

@@ -1,6 +1,6 @@
 """`t5x_like curate` again and again, each time killed (-9) just before it renames a file that it never renamed before.
 
-python -m tests.corpus.killed_everywhere FILE ARGUMENTS..., until a run comes to its end; FILE gets a line for each kill.
+python -m tests.corpus.killed_everywhere FILE ARGUMENTS..., until a run comes to its end; FILE gets a line per kill.
 Each file of the input is a part. Runs are forks, so that nothing is imported twice.
 """
 

@@ -40,7 +40,7 @@ from t5x_like.models import (
     vision,
 )
 from t5x_like.objectives.table import LOSSES, OBJECTIVES
-from t5x_like.optimizers import clipping, loss_scaling, muon, param_groups, schedules
+from t5x_like.optimizers import clipping, eight_bit_state, loss_scaling, muon, param_groups, schedules
 from t5x_like.partitioning import axis_rules, mesh, stages
 from t5x_like.train import initial, loop, one_forward_one_backward
 
@@ -147,6 +147,7 @@ CONFIGURABLES: dict[str, Callable] = {
     "lion": optax.lion,
     "sgd": optax.sgd,
     "muon": muon.muon,
+    "eight_bit_state": eight_bit_state.eight_bit_state,
     "grouped": param_groups.grouped,
     "loss_scaled": loss_scaling.loss_scaled,
     "clipped": clipping.clipped,

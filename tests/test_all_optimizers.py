@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from t5x_like.optimizers.clipping import clipped
+from t5x_like.optimizers.eight_bit_state import eight_bit_state
 from t5x_like.optimizers.loss_scaling import loss_scaled
 from t5x_like.optimizers.muon import muon
 from t5x_like.optimizers.param_groups import AllExcept, grouped
@@ -23,6 +24,7 @@ OPTIMIZERS = {
         {"embedding": optax.sgd(twenty_times(rate), momentum=0.9), "layers/": optax.adamw(rate)}
     ),
     "loss_scaled": lambda rate: unscaled(loss_scaled(optax.adamw(rate, weight_decay=0.0))),
+    "eight_bit_adamw": lambda rate: eight_bit_state(optax.adamw(rate, weight_decay=0.0), block=8, smallest=1),
     "lion": lambda rate: optax.lion(rate, weight_decay=0.0),
     "sgd": lambda rate: optax.sgd(twenty_times(rate), momentum=0.9),
 }

@@ -158,10 +158,15 @@ def optimizer_shardings(
 
 
 def beside(leaf: jax.ShapeDtypeStruct, param: jax.ShapeDtypeStruct, sharding: NamedSharding) -> NamedSharding:
-    """The parameter's sharding, cut down to a leaf of its shape or of its shape without one dimension (Adafactor)."""
+    """The parameter's sharding, cut down to a leaf of its shape, of its shape without one dimension (Adafactor), or
+    with a value for each block of the last one (8-bit state)."""
     entries = [*sharding.spec, *[None] * (len(param.shape) - len(sharding.spec))]
     if leaf.shape == param.shape:
         return sharding
+    if leaf.shape[:-1] == param.shape[:-1] and leaf.ndim == len(param.shape):  # one value for a block of the last one
+        axes = entries[-1] if isinstance(entries[-1], tuple) else (entries[-1],)
+        parts = math.prod(sharding.mesh.shape[axis] for axis in axes if axis is not None)
+        return NamedSharding(sharding.mesh, P(*entries[:-1], None if leaf.shape[-1] % parts else entries[-1]))
     for dim in range(len(param.shape)):
         if leaf.shape == param.shape[:dim] + param.shape[dim + 1 :]:
             return NamedSharding(sharding.mesh, P(*entries[:dim], *entries[dim + 1 :]))

@@ -32,7 +32,11 @@ class ExactDuplicates:
         if self.by not in ("text", "words", "url"):
             raise ValueError(f"by {self.by!r}: choose text, words or url")
         survivors.check_policy(self.keep)
-        survivors.check_index(self.earlier, self.index)
+        survivors.check_index(self.earlier, self.index, self.made_by())
+
+    def made_by(self) -> dict:
+        """What keys depend on."""
+        return {"step": "ExactDuplicates", "by": self.by}
 
     def keys(self, batch: pa.RecordBatch) -> pa.Table:
         values = column(batch, "url" if self.by == "url" else "text")
@@ -56,7 +60,7 @@ class ExactDuplicates:
         group = groups_of(keys.column("high").to_numpy(), keys.column("low").to_numpy())
         gone = survivors.all_but_one(columns, group, self.keep)
         if self.index:
-            survivors.write_index(keys, gone, self.index)
+            survivors.write_index(keys, gone, self.index, self.made_by())
         return survivors.names_of(columns, gone), {}
 
     def take_away(self, batch: pa.RecordBatch, names: np.ndarray) -> pa.RecordBatch:

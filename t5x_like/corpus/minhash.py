@@ -34,6 +34,7 @@ _ASCII = bytes(
     byte if byte >= 128 else ord("0") if chr(byte).isdigit() else ord(chr(byte).lower()) if chr(byte).isalpha() else 32
     for byte in range(256)
 )
+HASHES = 2  # number of the way in which texts become shingles: an index tells with which one it was made
 _NOTHING = 0xFFFFFFFF  # of a text without words; no shingle's value but with probability 2**-32
 _B, _NEXT_LANE, _NEXT_WORD = (np.uint64(v) for v in (0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, 0xD6E8FEB86659FD93))
 _FIRST_BYTES = np.array([(1 << 8 * size) - 1 for size in range(9)], np.uint64)  # of eight, little-endian
@@ -65,7 +66,12 @@ class MinHash:
         if min(self.bands, self.rows, self.ngram) < 1 or not 0 <= self.threshold <= 1:
             raise ValueError(f"{self}: bands, rows and ngram are at least 1, threshold is between 0 and 1")
         survivors.check_policy(self.keep)
-        survivors.check_index(self.earlier, self.index)
+        survivors.check_index(self.earlier, self.index, self.made_by())
+
+    def made_by(self) -> dict:
+        """What keys depend on."""
+        numbers = {"bands": self.bands, "rows": self.rows, "ngram": self.ngram, "seed": self.seed}
+        return {"step": "MinHash", "hashes": HASHES, **numbers}
 
     def keys(self, batch: pa.RecordBatch) -> pa.Table:
         texts = column(batch, "text")
@@ -111,7 +117,7 @@ class MinHash:
         group, looked_at, alike = components.clusters(len(bands), components.candidates(bands), is_alike)
         gone = survivors.all_but_one(columns, group, self.keep)
         if self.index:
-            survivors.write_index(keys, gone, self.index)
+            survivors.write_index(keys, gone, self.index, self.made_by())
         return survivors.names_of(columns, gone), {"candidate pairs": looked_at, "pairs alike": alike}
 
     def take_away(self, batch: pa.RecordBatch, names: np.ndarray) -> pa.RecordBatch:

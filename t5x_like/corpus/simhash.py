@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from t5x_like.corpus import components, survivors
 from t5x_like.corpus.documents import column
-from t5x_like.corpus.minhash import finish, shingles
+from t5x_like.corpus.minhash import HASHES, finish, shingles
 
 BITS = 64
 
@@ -41,7 +41,11 @@ class SimHash:
         if not 0 <= self.distance <= 7 or self.ngram < 1 or not 0 <= self.threshold <= 1:
             raise ValueError(f"{self}: distance is 0 to 7 bits, ngram at least 1, threshold between 0 and 1")
         survivors.check_policy(self.keep)
-        survivors.check_index(self.earlier, self.index)
+        survivors.check_index(self.earlier, self.index, self.made_by())
+
+    def made_by(self) -> dict:
+        """What keys depend on."""
+        return {"step": "SimHash", "hashes": HASHES, "ngram": self.ngram}
 
     def keys(self, batch: pa.RecordBatch) -> pa.Table:
         sets = [shingles(text, self.ngram) for text in column(batch, "text")]
@@ -74,7 +78,7 @@ class SimHash:
         group, looked_at, alike = components.clusters(len(fingerprints), pairs, is_alike)
         gone = survivors.all_but_one(columns, group, self.keep)
         if self.index:
-            survivors.write_index(keys, gone, self.index)
+            survivors.write_index(keys, gone, self.index, self.made_by())
         return survivors.names_of(columns, gone), {"candidate pairs": looked_at, "pairs alike": alike}
 
     def take_away(self, batch: pa.RecordBatch, names: np.ndarray) -> pa.RecordBatch:

@@ -9,6 +9,7 @@ Every policy ends with the name of the document, (file, row), so that the same o
 Documents of earlier corpora (`earlier_keys`) stand before all others: what is like one of them goes.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -27,6 +28,7 @@ POLICIES = {
 }
 NAME = np.dtype([("file", np.int32), ("row", np.int64)])
 ABOUT = ("file", "row", "length", "quality", "date")
+_MANIFEST = b"t5x_like index"
 EARLIER = -1  # the file of all documents of earlier corpora
 _UNDATED = np.iinfo(np.int64).max
 
@@ -82,30 +84,55 @@ def with_earlier(keys: pa.Table, paths: Sequence[str]) -> pa.Table:
     """`keys`, and those that `write_index` left at `paths`, as documents of the file EARLIER."""
     tables = [keys]
     for path in paths:
-        table = pa.ipc.open_file(pa.memory_map(path)).read_all()
-        if table.schema != keys.schema:
-            raise ValueError(f"index {path} was made by another kind of step, or with other numbers: make it again")
+        table = open_index(path).read_all().replace_schema_metadata()
         place = table.schema.get_field_index("file")
         earlier = pa.array(np.full(len(table), EARLIER, np.int32))
         tables.append(table.set_column(place, table.schema.field(place), earlier))
     return pa.concat_tables(tables)
 
 
-def write_index(keys: pa.Table, gone: np.ndarray, path: str) -> None:
-    """The keys of all documents, earlier ones too, but those at the indices `gone`; whole or not at all."""
+def write_index(keys: pa.Table, gone: np.ndarray, path: str, made_by: dict) -> None:
+    """The keys of all documents, earlier ones too, but those at the indices `gone`; whole or not at all.
+
+    An Arrow file; its manifest (`made_by`, and how many documents) is the metadata of its schema.
+    """
     stays = np.ones(len(keys), bool)
     stays[gone] = False
+    kept = keys.filter(pa.array(stays))
+    manifest = json.dumps({"made by": made_by, "documents": len(kept)})
     temporary = pathlib.Path(f"{path}.{os.getpid()}.tmp")
     temporary.parent.mkdir(parents=True, exist_ok=True)
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, keys.schema) as out:
-        out.write_table(keys.filter(pa.array(stays)))
-    temporary.replace(path)
+    schema = keys.schema.with_metadata({_MANIFEST: manifest})
+    try:
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
+            out.write_table(kept.cast(schema))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def check_index(earlier: Sequence[str], index: str) -> None:
-    """Before any work: that earlier indices are there, and that the new one is none of them."""
+def check_index(earlier: Sequence[str], index: str, made_by: dict) -> None:
+    """Before any work: that earlier indices are there and hold keys as `made_by` (the step, what its keys depend on)
+    makes them, and that the new one is none of them."""
     for path in earlier:
-        if not pathlib.Path(path).is_file():
-            raise FileNotFoundError(f"earlier {path}: no such index; it is what a step with index={path!r} writes")
+        manifest = json.loads((open_index(path).schema.metadata or {}).get(_MANIFEST, "{}"))
+        theirs = manifest.get("made by", {})
+        if differ := [name for name in made_by if theirs.get(name) != made_by[name]]:
+            told = (", ".join(f"{name} {one.get(name)}" for name in differ) for one in (theirs, made_by))
+            raise ValueError(
+                f"earlier {path} was made with {next(told)}, this step has {next(told)}: give both the same, or make "
+                "the index again"
+            )
     if index and index in earlier:
         raise ValueError(f"index {index} is one of the earlier ones: give it a name of its own")
+
+
+def open_index(path: str) -> pa.RecordBatchFileReader:
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"earlier {path}: no such index; it is what a step with index={path!r} writes")
+    try:
+        return pa.ipc.open_file(pa.memory_map(path))
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"earlier {path} is no index, or a damaged one ({error}); it is what a step with index={path!r} writes"
+        ) from None

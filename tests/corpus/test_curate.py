@@ -9,6 +9,7 @@ import shutil
 import signal
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import zstandard
 
@@ -220,3 +221,31 @@ def test_a_sample_forecasts_what_the_whole_will_leave(tmp_path):
     )
     with pytest.raises(ValueError, match="sample 0 must be above 0"):
         curate(**made, sample=0)
+
+
+def test_a_new_dump_against_the_index_of_an_earlier_one_by_the_command_line(tmp_path):
+    """Two dumps one after the other keep what one run over both keeps; another ngram is refused in one sentence."""
+    for number, seeds in enumerate(([0, 1, 2, 3], [2, 3, 4, 5, 4])):
+        texts = [page(seed).replace("a", "x", 1 + number) for seed in seeds]
+        (tmp_path / f"{number}.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    recipe = tmp_path / "recipe.gin"
+    recipe.write_text(
+        "curate.sources = [@Source()]\nSource.name = 'web'\nSource.reader = @JsonLines()\ncurate.steps = [@MinHash()]\n"
+        "MinHash.keep = 'source'\ncurate.shards = 1\n"
+    )
+    index = tmp_path / "indices" / "0.arrow"
+
+    def run_on(paths, out, *settings):
+        return t5x_like(
+            "curate", f"--gin_file={recipe}", f"JsonLines.paths={paths}", f"output_dir={tmp_path / out}", *settings
+        )
+
+    dumps = [str(tmp_path / f"{number}.jsonl") for number in range(2)]
+    assert run_on(dumps, "both").code == run_on(dumps[:1], "one", f"MinHash.index='{index}'").code == 0
+    told = run_on(dumps[1:], "two", f"MinHash.earlier=['{index}']", f"MinHash.index='{tmp_path / '1.arrow'}'")
+    assert told.code == 0 and len(pa.ipc.open_file(str(tmp_path / "1.arrow")).read_all()) == 6
+    kept = {out: {row["text"] for part in lines(tmp_path / out) for row in part} for out in ("both", "one", "two")}
+    assert len(kept["one"]) == 4 and len(kept["two"]) == 2 and kept["one"] | kept["two"] == kept["both"]
+    refused = run_on(dumps[1:], "three", f"MinHash.earlier=['{index}']", "MinHash.ngram=13")
+    assert refused.code == 2 and "made with ngram 5, this step has ngram 13" in refused.err
+    assert not (tmp_path / "three").exists() and "Traceback" not in refused.err

@@ -11,6 +11,7 @@ from t5x_like.corpus.components import candidates, components
 from t5x_like.corpus.documents import batch_of
 from t5x_like.corpus.exact_duplicates import ExactDuplicates
 from t5x_like.corpus.minhash import MinHash, shingle_sets, shingles, word_hashes, words_in, words_of
+from t5x_like.corpus.simhash import SimHash
 
 
 def word(rng: random.Random) -> str:
@@ -192,7 +193,37 @@ def test_a_new_dump_loses_what_an_earlier_one_had_and_its_index_holds_both(tmp_p
         assert gone["row"].tolist() == ([0, 1, 5] if step is MinHash else [5])
         last = step(earlier=[two], index=three)
         assert len(last.choose(table_of(last, [*first, *second]))[0]) == 10
-    with pytest.raises(FileNotFoundError, match="no such index"):
-        MinHash(earlier=["nowhere"])
-    with pytest.raises(ValueError, match="another kind of step"):
-        MinHash(earlier=[one]).choose(table_of(MinHash(), first))
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "differ"),
+    [
+        (MinHash, {"ngram": 4}, "made with ngram 5, this step has ngram 4: give both the same"),
+        (MinHash, {"seed": 1, "rows": 9}, "made with rows 8, seed 0, this step has rows 9, seed 1"),
+        (SimHash, {"ngram": 2}, "made with ngram 3, this step has ngram 2"),
+        (ExactDuplicates, {"by": "text"}, "made with by words, this step has by text"),
+    ],
+)
+def test_an_index_that_was_made_in_another_way_is_refused_before_any_work(tmp_path, made, asked, differ):
+    index = str(tmp_path / "index")
+    made(index=index).choose(table_of(made(), ["some words here"]))
+    made(earlier=[index], keep="source")
+    with pytest.raises(ValueError, match=differ):
+        made(earlier=[index], **asked)
+    with pytest.raises(ValueError, match="is one of the earlier ones"):
+        made(earlier=[index], index=index)
+
+
+def test_what_is_no_index_is_refused_in_one_sentence(tmp_path):
+    path = tmp_path / "index"
+    with pytest.raises(FileNotFoundError, match="no such index; it is what a step with index="):
+        MinHash(earlier=[str(path)])
+    path.write_text("something else")
+    with pytest.raises(ValueError, match="is no index, or a damaged one"):
+        MinHash(earlier=[str(path)])
+    MinHash(index=str(path)).choose(table_of(MinHash(), ["some words here"]))
+    with pytest.raises(ValueError, match="made with step MinHash, ngram 5, this step has step SimHash, ngram 3"):
+        SimHash(earlier=[str(path)])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="is no index, or a damaged one"):
+        MinHash(earlier=[str(path)])

@@ -13,6 +13,12 @@ def main(arguments: list[str]) -> None:
         "--topology", metavar="NAME", help="TPU chips that need not be here: v5e:16x16, v5p:8x8x8, v6e:8x8"
     )
     parser.add_argument("--device", metavar="KIND", help="H100, H200, A100, 'TPU v4', ...: times by this one's figures")
+    parser.add_argument(
+        "--search", action="store_true", help="compile every mesh, remat and number of rows; show the ones worth having"
+    )
+    parser.add_argument("--axes", default="data,fsdp,tensor", metavar="A,B", help="of the meshes that are searched")
+    parser.add_argument("--rows", default="", metavar="N,N", help="rows of a batch to search; default: the config's")
+    parser.add_argument("--report", metavar="FILE.html", help="the search as a page with a picture")
     options = shared.parse(parser, arguments)
     if not options.gin_file:
         raise ValueError("plan needs a configuration: --gin_file=configs/runs/NAME.gin")
@@ -31,8 +37,17 @@ def main(arguments: list[str]) -> None:
     device = roofline.device_named(kind)
     if options.device and device is None:
         raise ValueError(f"--device={options.device}: figures are known of {', '.join(roofline.DEVICES)}")
-    report = plan.plan(run_of(options), devices)
     console = Console()
+    if options.search:
+        from t5x_like.commands import plan_search
+
+        if device is None:
+            raise ValueError(
+                f"--search needs the figures of a device: give --device, one of {', '.join(roofline.DEVICES)}"
+            )
+        plan_search.search(console, options, run_of, devices, kind, device)
+        return
+    report = plan.plan(run_of(options), devices)
     show(console if console.is_terminal else Console(width=120), report, kind, device)
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from t5x_like.partitioning.placement import human_bytes
 from t5x_like.planning import plan, roofline
-from t5x_like.planning.search import Choice, Found, choices, front
+from t5x_like.planning.search import REMATS, Choice, Found, choices, front
 from t5x_like.reporting import page
 from t5x_like.reporting.plots import Curve, curves_svg
 from t5x_like.reporting.run_folder import Series
@@ -62,6 +62,7 @@ def measured(choice: Choice, options, run_of, devices: list, device: roofline.De
     changed = argparse.Namespace(**{**vars(options), "overrides": [*options.overrides, *bindings]})
     report = plan.plan(run_of(changed), devices)
     seconds = report.seconds(device)
+    seconds = seconds._replace(compute=seconds.compute * REMATS[choice.remat])
     return Found(choice, report.peak, seconds.least, seconds.most, report.tokens)
 
 

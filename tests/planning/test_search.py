@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from t5x_like.planning.search import Choice, Found, choices, factorisations, front
+from t5x_like.configurables import CONFIGURABLES
+from t5x_like.planning.search import REMATS, Choice, Found, choices, factorisations, front
 from tests.commands.command_line import succeed, t5x_like
 
 CONFIG = """
@@ -58,6 +59,7 @@ def test_nothing_on_the_front_is_beaten_and_everything_else_is(seed):
 
     assert not any(beats(one, other) for one in found for other in best)
     assert all(any(beats(one, other) or one.cost == other.cost for one in best) for other in found)
+    assert set(REMATS) <= set(CONFIGURABLES)
     assert front([]) == [] and len({one.cost for one in best}) == len(best)
 
 

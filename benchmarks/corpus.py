@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks import record
 from t5x_like.corpus.c4 import C4
 from t5x_like.corpus.cleaning import RepairText, Whitespace
-from t5x_like.corpus.components import candidates
+from t5x_like.corpus.components import Rows, candidates
 from t5x_like.corpus.curate import curate
 from t5x_like.corpus.documents import batch_of
 from t5x_like.corpus.exact_duplicates import ExactDuplicates
@@ -82,7 +82,7 @@ def recall_rows(texts: list[str], pairs: list[tuple[int, int]]) -> list[list[str
     """By true Jaccard similarity: planted pairs, how many banding finds, and what theory says."""
     finder = MinHash()
     keys = finder.keys(batch_of([{"text": text, "file": 0, "row": i} for i, text in enumerate(texts)]))
-    bands = keys.column("bands").combine_chunks().values.to_numpy().reshape(-1, finder.bands)
+    bands = Rows(keys.column("bands"))
     found = {tuple(pair) for pairs in candidates(bands) for pair in pairs.tolist()}
     similarity, hit = [], []
     for i, j in pairs:
@@ -150,6 +150,7 @@ def main() -> None:
     parser.add_argument("--text", nargs="*", default=[sysconfig.get_paths()["stdlib"], "/usr/share/doc"])
     parser.add_argument("--megabytes", type=float, default=80)
     parser.add_argument("--times", type=int, nargs="*", default=[1, 4], help="sizes of the input, as multiples")
+    parser.add_argument("--recipes", nargs="*", default=["whole recipe"], help="what runs on sizes above the first")
     parser.add_argument("--datatrove", help="python of an environment with datatrove")
     parser.add_argument("--output", help="file to which the tables are appended")
     options = parser.parse_args()
@@ -166,7 +167,7 @@ def main() -> None:
                     for document in texts:
                         other = document if not turn else perturbed(document, rng)
                         file.write(json.dumps({"text": other}) + "\n")
-            for number, name in enumerate(RECIPES if times == 1 else ["whole recipe"]):
+            for number, name in enumerate(RECIPES if times == 1 else options.recipes):
                 rows.append(measured(name, RECIPES[name], path, folder / f"out{times}-{number}"))
                 print(rows[-1], file=sys.stderr)
         for job in ("filters", "minhash") if options.datatrove else ():

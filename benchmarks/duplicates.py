@@ -66,18 +66,18 @@ class Found(NamedTuple):
     seconds: float
 
 
-def look(step: MinHash | SimHash, texts: list[str], sets: tuple[np.ndarray, np.ndarray]) -> Found:
+def look(step: MinHash | SimHash, texts: list[str], sets: components.Lists) -> Found:
     began = time.process_time()
     keys = step.keys(batch_of([{"text": text, "file": 0, "row": i} for i, text in enumerate(texts)]))
     if isinstance(step, MinHash):
-        bands = keys.column("bands").combine_chunks().values.to_numpy().reshape(-1, step.bands)
+        bands = components.Rows(keys.column("bands"))
         pairs = np.concatenate([np.zeros((0, 2), np.int64), *components.candidates(bands)])
     else:
         prints = keys.column("fingerprint").to_numpy()
         pairs = np.concatenate(list(simhash.candidates(prints, step.distance)))
         pairs = pairs[np.bitwise_count(prints[pairs[:, 0]] ^ prints[pairs[:, 1]]) <= step.distance]
     seconds = time.process_time() - began
-    return Found(pairs, components.jaccard(pairs, *sets), seconds)
+    return Found(pairs, components.jaccard(pairs, sets), seconds)
 
 
 def is_among(pairs: np.ndarray, found: np.ndarray, count: int) -> np.ndarray:
@@ -164,9 +164,8 @@ def main() -> None:
     count, size = len(planted.texts), sum(map(len, planted.texts)) / 1e6
     min_hash, sim_hash = MinHash(), SimHash()
     keys = min_hash.keys(batch_of([{"text": text, "file": 0, "row": i} for i, text in enumerate(planted.texts)]))
-    sets = keys.column("shingles").combine_chunks()
-    sets = (sets.offsets.to_numpy(), sets.values.to_numpy())
-    true = components.jaccard(planted.pairs, *sets)
+    sets = components.Lists(keys.column("shingles"))
+    true = components.jaccard(planted.pairs, sets)
     steps = {"MinHash": look(min_hash, planted.texts, sets), "SimHash": look(sim_hash, planted.texts, sets)}
     by = {name: is_among(planted.pairs, found.candidates, count) for name, found in steps.items()}
     removed = {}

@@ -8,13 +8,19 @@
 Every pass takes the smaller of two roots, so that a cluster is named by its first document whatever the order of pairs.
 """
 
+import bisect
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
+
+from t5x_like.corpus import mapped
 
 _MOST_ALL_PAIRS = 50  # documents of one bucket that are all compared; of more, each with the first and with the next
 BLOCK = 1 << 18  # pairs that are in memory at once
+_ROWS_COMPARED = 1 << 14  # pairs whose bands are
+_SETS_KEPT = 1 << 9  # pairs after whose comparison their sets need not stay
 
 
 def clusters(
@@ -36,19 +42,21 @@ def _blocks(file) -> Iterator[np.ndarray]:
         yield np.frombuffer(data, np.int64).reshape(-1, 2)
 
 
-def candidates(bands: np.ndarray) -> Iterator[np.ndarray]:
+def candidates(bands: "Rows") -> Iterator[np.ndarray]:
     """Pairs i < j of documents that agree on a band, in blocks; once for the first band on which they agree.
 
     bands   [documents, bands], one column is in memory at a time
     """
     for number in range(bands.shape[1]):
-        band = np.ascontiguousarray(bands[:, number])
-        for pairs in equal_pairs(band):
-            is_new = np.ones(len(pairs), bool)
-            for before in range(number):
-                is_new &= bands[pairs[:, 0], before] != bands[pairs[:, 1], before]
-            if is_new.any():
-                yield pairs[is_new]
+        band = bands.column(number)
+        mapped.let_go()
+        for block in equal_pairs(band):
+            for pairs in np.array_split(block, range(_ROWS_COMPARED, len(block), _ROWS_COMPARED)):
+                left, right = (bands.rows(pairs[:, side])[:, :number] for side in (0, 1))
+                is_new = (left != right).all(axis=1)
+                mapped.let_go()
+                if is_new.any():
+                    yield pairs[is_new]
 
 
 def equal_pairs(values: np.ndarray) -> Iterator[np.ndarray]:
@@ -112,12 +120,55 @@ def _unite(root: np.ndarray, left: np.ndarray, right: np.ndarray) -> bool:
             root[:] = above
 
 
-def jaccard(pairs: np.ndarray, offsets: np.ndarray, flat: np.ndarray) -> np.ndarray:
-    """True Jaccard of the sets flat[offsets[i] : offsets[i + 1]] (sorted, unique) of each pair; 0 if empty."""
+def jaccard(pairs: np.ndarray, sets: Sequence[np.ndarray]) -> np.ndarray:
+    """True Jaccard of the sets (sorted, unique) of each pair; 0 if both are empty."""
     found = np.zeros(len(pairs))
     for place, (i, j) in enumerate(pairs.tolist()):
-        a, b = flat[offsets[i] : offsets[i + 1]], flat[offsets[j] : offsets[j + 1]]
-        merged = np.sort(np.concatenate([a, b]))
+        merged = np.sort(np.concatenate([sets[i], sets[j]]))
         both = int(np.count_nonzero(merged[1:] == merged[:-1]))
         found[place] = both / max(len(merged) - both, 1)
+        if not place % _SETS_KEPT:
+            mapped.let_go()
     return found
+
+
+class Lists(Sequence):
+    """A column of lists, by number, where its chunks lie."""
+
+    def __init__(self, column: pa.ChunkedArray):
+        chunks = [chunk for chunk in column.chunks if len(chunk)]
+        self.parts = [(chunk.offsets.to_numpy(), chunk.values.to_numpy()) for chunk in chunks]
+        self.starts = np.cumsum([0, *map(len, chunks)]).tolist()
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        part = bisect.bisect_right(self.starts, number) - 1
+        offsets, values = self.parts[part]
+        place = number - self.starts[part]
+        return values[offsets[place] : offsets[place + 1]]
+
+
+class Rows:
+    """A column of lists of one length, where its chunks lie: by columns, and single places."""
+
+    def __init__(self, column: pa.ChunkedArray):
+        chunks = [chunk for chunk in column.chunks if len(chunk)]
+        self.parts = [chunk.flatten().to_numpy().reshape(len(chunk), -1) for chunk in chunks]
+        self.starts = np.cumsum([0, *map(len, chunks)])
+        self.shape = (int(self.starts[-1]), column.type.list_size)
+
+    def column(self, number: int) -> np.ndarray:
+        return np.concatenate([np.zeros(0, np.uint64), *(part[:, number] for part in self.parts)])
+
+    def rows(self, numbers: np.ndarray) -> np.ndarray:
+        """[numbers, columns]."""
+        found = np.empty((len(numbers), self.shape[1]), np.uint64)
+        part_of = np.searchsorted(self.starts, numbers, side="right") - 1
+        order = np.argsort(part_of, kind="stable")
+        edges = np.searchsorted(part_of[order], np.arange(len(self.parts) + 1))
+        for part, begin, end in zip(range(len(self.parts)), edges[:-1], edges[1:], strict=True):
+            own = order[begin:end]
+            found[own] = self.parts[part][numbers[own] - self.starts[part]]
+        return found

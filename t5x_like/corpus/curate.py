@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 import zstandard
 
-from t5x_like.corpus import forecast, learning, report, run
+from t5x_like.corpus import forecast, learning, mapped, report, run
 from t5x_like.corpus.documents import SCHEMA, TEXT_COLUMNS
 from t5x_like.corpus.sources import Source
 from t5x_like.tasks.files import fingerprint
 from t5x_like.train import disk
 
+_DOCUMENTS_KEPT = 1 << 6  # documents after which what was read of them need not stay
 VERSIONS = ("pyarrow", "ftfy", "py3langid", "fastwarc", "resiliparse", "xxhash", "numpy")
 
 
@@ -124,13 +125,13 @@ def index_of(files: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
     """Where every survivor stands: number of its file, batch in it, row in that; and how many characters it has."""
     found = [np.zeros((4, 0), np.int64)]
     for number, path in enumerate(files):
-        with pa.memory_map(str(path)) as file:
-            reader = pa.ipc.open_file(file)
-            for i in range(reader.num_record_batches):
-                texts = reader.get_batch(i).column(2)
-                count = len(texts)
-                length = pa.compute.utf8_length(texts).to_numpy(zero_copy_only=False)
-                found.append(np.stack([np.full(count, number), np.full(count, i), np.arange(count), length]))
+        reader = mapped.open_mapped(path)
+        for i in range(reader.num_record_batches):
+            texts = reader.get_batch(i).column(2)
+            count = len(texts)
+            length = pa.compute.utf8_length(texts).to_numpy(zero_copy_only=False)
+            found.append(np.stack([np.full(count, number), np.full(count, i), np.arange(count), length]))
+            mapped.let_go()
     return dict(zip(("file", "batch", "place", "length"), np.concatenate(found, axis=1).astype(np.int64), strict=True))
 
 
@@ -162,7 +163,7 @@ def mixed(
 def write_shards(folder: pathlib.Path, files, chosen: np.ndarray, shards: int) -> list[dict]:
     """Every shard whole or not at all; document i goes to shard i modulo their number."""
     encode = json.JSONEncoder(ensure_ascii=False).encode
-    readers = [pa.ipc.open_file(pa.memory_map(str(path))) for path in files]
+    readers = [mapped.open_mapped(path) for path in files]
     batches = [[reader.get_batch(i) for i in range(reader.num_record_batches)] for reader in readers]
     written = []
     for number in range(shards):
@@ -174,6 +175,8 @@ def write_shards(folder: pathlib.Path, files, chosen: np.ndarray, shards: int) -
                 digest.update(line)
                 out.write(line)
                 documents, size = documents + 1, size + len(line)
+                if not documents % _DOCUMENTS_KEPT:
+                    mapped.let_go()
         temporary.replace(path)
         written.append({"name": path.name, "documents": documents, "bytes": size, "sha256": digest.hexdigest()})
     return written

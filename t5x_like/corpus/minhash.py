@@ -107,14 +107,13 @@ class MinHash:
     def choose(self, keys: pa.Table) -> tuple[np.ndarray, dict[str, int]]:
         keys = survivors.with_earlier(keys, self.earlier)
         columns = survivors.columns_of(keys)
-        bands = keys.column("bands").combine_chunks().values.to_numpy().reshape(-1, self.bands)
-        sets = keys.column("shingles").combine_chunks()
-        offsets, flat = sets.offsets.to_numpy(), sets.values.to_numpy()
+        sets = components.Lists(keys.column("shingles"))
 
         def is_alike(pairs: np.ndarray) -> np.ndarray:
-            return components.jaccard(pairs, offsets, flat) >= self.threshold
+            return components.jaccard(pairs, sets) >= self.threshold
 
-        group, looked_at, alike = components.clusters(len(bands), components.candidates(bands), is_alike)
+        pairs = components.candidates(components.Rows(keys.column("bands")))
+        group, looked_at, alike = components.clusters(len(sets), pairs, is_alike)
         gone = survivors.all_but_one(columns, group, self.keep)
         if self.index:
             survivors.write_index(keys, gone, self.index, self.made_by())

@@ -23,12 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from t5x_like.corpus import tally
+from t5x_like.corpus import mapped, tally
 from t5x_like.corpus.documents import SCHEMA, batch_of, split_kept
 from t5x_like.corpus.sources import Source
 
 BATCH = 512
 PART_BYTES = 64 * 2**20
+KEY_BYTES = 16 * 2**20
 
 
 class Stage(NamedTuple):
@@ -87,23 +88,47 @@ def run_stage(job: Job) -> dict:
     """The tally of a part in a stage, as JSON; written last, as the sign that the part is finished."""
     if job.report.exists():
         return json.loads(job.report.read_text(encoding="utf-8"))
-    told = tally.Tally()
-    keys, temporary = [], job.output().with_suffix(".tmp")
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as out:
+    told, temporary = tally.Tally(), job.output().with_suffix(".tmp")
+    with (
+        writing_keys(job, told) as add_keys,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, SCHEMA) as out,
+    ):
         for batch in input_batches(job, told):
             kept = through(batch, job.stage, told)
             if len(kept):
                 out.write_batch(kept)
-                if job.stage.last is not None:
-                    with told.timed(job.stage.name_of(len(job.stage.steps))):
-                        keys.append(job.stage.last.keys(kept))
-    if job.stage.last is not None:
-        table = pa.concat_tables(keys) if keys else job.stage.last.keys(batch_of([]))
-        write_arrow(table, job.keys)
+                add_keys(kept)
     temporary.replace(job.output())
     report = told.as_json()
     write_text(job.report, json.dumps(report))
     return report
+
+
+@contextlib.contextmanager
+def writing_keys(job: Job, told: tally.Tally) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """What takes batches and writes their keys, if the stage ends with a step that asks for them; KEY_BYTES at a time,
+    so that a file has few places to look."""
+    if job.stage.last is None:
+        yield lambda batch: None
+        return
+    held, temporary = [job.stage.last.keys(batch_of([]))], job.keys.with_suffix(".tmp2")
+
+    def write_held() -> None:
+        out.write_table(pa.concat_tables(held).combine_chunks())
+        held.clear()
+
+    def add(batch: pa.RecordBatch) -> None:
+        with told.timed(job.stage.name_of(len(job.stage.steps))):
+            held.append(job.stage.last.keys(batch))
+            if sum(table.nbytes for table in held) >= KEY_BYTES:
+                write_held()
+
+    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, held[0].schema) as out:
+        yield add
+        if held:
+            write_held()
+    temporary.replace(job.keys)
 
 
 def through(batch: pa.RecordBatch, stage: Stage, told: tally.Tally) -> pa.RecordBatch:
@@ -165,17 +190,17 @@ def carried_over(job: Job, told: tally.Tally) -> Iterator[pa.RecordBatch]:
     chosen = np.load(chosen_path(job.folder, job.number - 1), mmap_mode="r")
     begin, end = np.searchsorted(chosen["file"], [job.file, job.file + 1])
     chosen, name = chosen[begin:end], job.stage.name_of(-1)
-    with pa.memory_map(str(job.output(job.number - 1))) as file:
-        reader = pa.ipc.open_file(file)
-        for i in range(reader.num_record_batches):
-            batch = reader.get_batch(i)
-            first, last = batch.column(1)[0].as_py(), batch.column(1)[len(batch) - 1].as_py()
-            begin, end = np.searchsorted(chosen["row"], [first, last + 1])
-            with told.timed(name):
-                kept, dropped = split_kept(job.stage.before.take_away(batch, chosen[begin:end]))
-            told.dropped(type(job.stage.before).__name__, dropped)
-            told.left(name, kept)
-            yield kept
+    reader = mapped.open_mapped(job.output(job.number - 1))
+    for i in range(reader.num_record_batches):
+        batch = reader.get_batch(i)
+        first, last = batch.column(1)[0].as_py(), batch.column(1)[len(batch) - 1].as_py()
+        begin, end = np.searchsorted(chosen["row"], [first, last + 1])
+        with told.timed(name):
+            kept, dropped = split_kept(job.stage.before.take_away(batch, chosen[begin:end]))
+        told.dropped(type(job.stage.before).__name__, dropped)
+        told.left(name, kept)
+        yield kept
+        mapped.let_go()
 
 
 def chosen_path(folder: str | pathlib.Path, number: int) -> pathlib.Path:
@@ -193,7 +218,7 @@ def choose(stage: Stage, jobs: Sequence[Job]) -> dict:
         return json.loads(report.read_text(encoding="utf-8"))
     told = tally.Tally()
     with told.timed(stage.name_of(len(stage.steps))):
-        tables = [pa.ipc.open_file(pa.memory_map(str(job.keys))).read_all() for job in jobs]
+        tables = [mapped.open_mapped(job.keys).read_all() for job in jobs]
         dropped, counts = stage.last.choose(pa.concat_tables(tables))
     told.counts.update({f"{type(stage.last).__name__}: {name}": number for name, number in counts.items()})
     order = np.lexsort((dropped["row"], dropped["file"]))
@@ -252,13 +277,6 @@ def parts_of(source: Source) -> list[tuple[Source, tuple[str, ...]]]:
         paths.append(str(path))
         size += bytes_here
     return [*parts, (source, tuple(paths))] if paths else parts
-
-
-def write_arrow(table: pa.Table, path: pathlib.Path) -> None:
-    temporary = path.with_suffix(".tmp2")
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
-        out.write_table(table)
-    temporary.replace(path)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

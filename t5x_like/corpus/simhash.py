@@ -63,14 +63,13 @@ class SimHash:
         keys = survivors.with_earlier(keys, self.earlier)
         columns = survivors.columns_of(keys)
         fingerprints = keys.column("fingerprint").to_numpy()
-        sets = keys.column("shingles").combine_chunks()
-        offsets, flat = sets.offsets.to_numpy(), sets.values.to_numpy()
+        sets = components.Lists(keys.column("shingles"))
 
         def is_alike(pairs: np.ndarray) -> np.ndarray:
             near = np.bitwise_count(fingerprints[pairs[:, 0]] ^ fingerprints[pairs[:, 1]]) <= self.distance
             alike = np.zeros(len(pairs), bool)
             # Texts without words are duplicates of nothing: their sets are empty, and their similarity 0.
-            similar = components.jaccard(pairs[near], offsets, flat)
+            similar = components.jaccard(pairs[near], sets)
             alike[near] = (similar >= self.threshold) & (similar > 0)
             return alike
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from t5x_like.corpus import mapped
 from t5x_like.corpus.documents import column, drop
 
 POLICIES = {
@@ -98,14 +99,18 @@ def write_index(keys: pa.Table, gone: np.ndarray, path: str, made_by: dict) -> N
     """
     stays = np.ones(len(keys), bool)
     stays[gone] = False
-    kept = keys.filter(pa.array(stays))
-    manifest = json.dumps({"made by": made_by, "documents": len(kept)})
+    manifest = json.dumps({"made by": made_by, "documents": int(stays.sum())})
     temporary = pathlib.Path(f"{path}.{os.getpid()}.tmp")
     temporary.parent.mkdir(parents=True, exist_ok=True)
     schema = keys.schema.with_metadata({_MANIFEST: manifest})
     try:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
-            out.write_table(kept.cast(schema))
+            begin = 0
+            for batch in keys.to_batches():
+                kept = batch.filter(pa.array(stays[begin : begin + len(batch)]))
+                out.write_batch(kept.replace_schema_metadata(schema.metadata))
+                begin += len(batch)
+                mapped.let_go()
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -131,8 +136,8 @@ def open_index(path: str) -> pa.RecordBatchFileReader:
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"earlier {path}: no such index; it is what a step with index={path!r} writes")
     try:
-        return pa.ipc.open_file(pa.memory_map(path))
-    except pa.ArrowInvalid as error:
+        return mapped.open_mapped(path)
+    except ValueError as error:
         raise ValueError(
             f"earlier {path} is no index, or a damaged one ({error}); it is what a step with index={path!r} writes"
         ) from None

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from t5x_like.corpus import minhash
-from t5x_like.corpus.components import candidates, components
+from t5x_like.corpus.components import Lists, Rows, candidates, components
 from t5x_like.corpus.documents import batch_of
 from t5x_like.corpus.exact_duplicates import ExactDuplicates
 from t5x_like.corpus.minhash import MinHash, shingle_sets, shingles, word_hashes, words_in, words_of
@@ -164,9 +164,28 @@ def test_documents_in_another_order_give_the_same_survivors():
     assert sorted(one.tolist()) == sorted(other.tolist()) and len(one) == 30
 
 
+def table_of_bands(bands: np.ndarray, pieces: int = 2) -> Rows:
+    """In several chunks, one of them empty."""
+    parts = [*np.array_split(bands, pieces), bands[:0]]
+    chunks = [pa.FixedSizeListArray.from_arrays(pa.array(part.ravel(), pa.uint64()), bands.shape[1]) for part in parts]
+    return Rows(pa.chunked_array(chunks))
+
+
+def test_columns_are_read_where_their_chunks_lie():
+    rng = np.random.default_rng(0)
+    bands = rng.integers(0, 9, (50, 3), np.uint64)
+    table = table_of_bands(bands, 7)
+    assert table.shape == bands.shape and (table.column(1) == bands[:, 1]).all()
+    numbers = rng.integers(0, 50, 200)
+    np.testing.assert_array_equal(table.rows(numbers), bands[numbers])
+    rows = [list(range(size)) for size in (3, 0, 2, 5)]
+    lists = Lists(pa.chunked_array([rows[:2], [], rows[2:]], pa.large_list(pa.uint32())))
+    assert [one.tolist() for one in lists] == rows and len(lists) == 4
+
+
 def test_candidates_come_once_and_components_are_named_by_their_first():
     bands = np.array([[1, 9], [1, 8], [2, 8], [3, 7], [1, 8]], np.uint64)
-    pairs = np.concatenate(list(candidates(bands)))
+    pairs = np.concatenate(list(candidates(table_of_bands(bands))))
     assert sorted(map(tuple, pairs.tolist())) == [(0, 1), (0, 4), (1, 2), (1, 4), (2, 4)]
     assert components(5, lambda: iter([pairs])).tolist() == [0, 0, 0, 3, 0]
     chain = np.stack([np.arange(999), np.arange(1, 1000)], axis=1)
@@ -176,7 +195,7 @@ def test_candidates_come_once_and_components_are_named_by_their_first():
 
 
 def test_a_large_bucket_gives_enough_pairs_to_connect_it():
-    pairs = np.concatenate(list(candidates(np.zeros((200, 1), np.uint64))))
+    pairs = np.concatenate(list(candidates(table_of_bands(np.zeros((200, 1), np.uint64)))))
     assert len(pairs) < 400 and (components(200, lambda: iter([pairs])) == 0).all()
 
 

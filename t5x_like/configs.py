@@ -78,13 +78,14 @@ def resolve(
 def left_open(
     configurables: Mapping[str, Callable],
     files: Sequence[str],
+    overrides: Sequence[str] = (),
     *,
     root: str,
     search_paths: Sequence[str] = (),
     allow_imports: Sequence[str] = (),
 ) -> list[str]:
-    """The bindings that files leave to the command line, such as `train.folder`."""
-    _, reach, _ = understand(configurables, files, (), root, search_paths, allow_imports)
+    """The bindings that files and overrides leave open, such as `train.folder`."""
+    _, reach, _ = understand(configurables, files, overrides, root, search_paths, allow_imports)
     return list(reach.missing(root, ()))
 
 

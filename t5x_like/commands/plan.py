@@ -61,9 +61,7 @@ def run_of(options) -> dict:
     train = CONFIGURABLES["train"]
     table = {**CONFIGURABLES, "train": shared.arguments_of(train)}
     where = {"root": "train", "search_paths": shared.search_paths(options)}
-    given = {override.partition("=")[0].removeprefix("--gin.").removeprefix("train.") for override in options.overrides}
-    left = [key for key in configs.left_open(table, options.gin_file, **where) if key not in given]
-    left = [key for key in left if key.removeprefix("train.") not in given]
+    left = configs.left_open(table, options.gin_file, options.overrides, **where)
     others = [f"--gin.{key}='...'" for key in left if not key.startswith("train.")]
     supplied = tuple(key.removeprefix("train.") for key in left if key.startswith("train."))
     if missing := sorted(set(supplied) - set(LEFT_OPEN)):

@@ -121,6 +121,17 @@ def test_what_does_not_fit_is_one_sentence_with_the_remedies():
         plan.compiled_or_refused(Lowered())
 
 
+def test_what_an_override_brings_may_be_left_open_too(tmp_path):
+    """The pipeline is named on the command line, and its folder nowhere."""
+    (tmp_path / "model.gin").write_text("include 'models/llama_tiny.gin'\ninclude 'optimizers/adamw.gin'\n")
+    told = succeed(
+        "plan", f"--gin_file={tmp_path}/model.gin", "--gin.train.data=@Pipeline()", "--gin.train.loss=@CrossEntropy()",
+        "--gin.Pipeline.lengths={'targets': 16}", "Pipeline.batch_size=8", "--gin.Pipeline.render=@decoder_only",
+        "train.eval_every=5", "train.save_every=5", "warmup_cosine.total_steps=500",
+    )  # fmt: skip
+    assert "tokens a step" in told.out
+
+
 def test_a_plan_is_made_from_a_configuration_without_its_data(tmp_path):
     told = succeed("plan", "--gin_file=runs/quickstart.gin", "--device=H100").out
     assert "encoder" in told and "causal MFU" in told and "fits" in told and "per device" in told

@@ -20,7 +20,7 @@ from t5x_like.corpus import mapped
 _MOST_ALL_PAIRS = 50  # documents of one bucket that are all compared; of more, each with the first and with the next
 BLOCK = 1 << 18  # pairs that are in memory at once
 _ROWS_COMPARED = 1 << 14  # pairs whose bands are
-_SETS_KEPT = 1 << 9  # pairs after whose comparison their sets need not stay
+_SETS_KEPT = 1 << 7  # pairs after whose comparison their sets need not stay
 
 
 def clusters(

@@ -63,7 +63,7 @@ HOMES = {
     "defusedxml": ["corpus/markup.py"],
     "mwparserfromhell": ["corpus/wiki.py"],
     "scipy": ["corpus/linear_model.py"],
-    "rjieba": ["vocabularies/train.py"],
+    "rjieba": ["vocabularies/train.py", "tasks/segment_text.py"],
     "xxhash": ["corpus/exact_duplicates.py", "corpus/minhash.py", "corpus/repeated_lines.py"],
     "grain": ["data/"],
     "array_record": ["data/"],

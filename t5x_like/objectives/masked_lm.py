@@ -12,7 +12,7 @@
   Hugging Face's DataCollatorForLanguageModeling    tokens  each                        token   all
 
 units       tokens; words, as the pieces of the vocabulary tell; or segments, as the feature `segments` of the task
-            tells (1 where a word begins: for Chinese, from a segmenter that runs in `prepare`)
+            tells (1 where a word begins: for Chinese, from a segmenter, `tasks/segment_text`)
 budget      bert: min(max_predictions, max(1, round(rate * length))), [CLS] and [SEP] counted in the length; a word
             that is too long for what is left is passed over. roberta: rate * units, rounded at random. each: every unit
             is chosen with probability `rate`

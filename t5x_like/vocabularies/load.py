@@ -126,6 +126,11 @@ class HuggingFaceVocabulary:
     def decode_inside(self, ids: Iterable[int]) -> str:
         return self._inside.decode(ids)
 
+    def encode_with_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """(ids, where each stands in the text: its first character and the one behind its last)."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
 

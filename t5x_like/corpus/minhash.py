@@ -63,8 +63,8 @@ class MinHash:
     index: str = ""
 
     def __post_init__(self):
-        if min(self.bands, self.rows, self.ngram) < 1 or not 0 <= self.threshold <= 1:
-            raise ValueError(f"{self}: bands, rows and ngram are at least 1, threshold is between 0 and 1")
+        if min(self.bands, self.rows, self.ngram) < 1 or self.bands >= 1 << 16 or not 0 <= self.threshold <= 1:
+            raise ValueError(f"{self}: bands (below 65,536), rows and ngram are at least 1, threshold is 0 to 1")
         survivors.check_policy(self.keep)
         survivors.check_index(self.earlier, self.index, self.made_by())
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from t5x_like.corpus import components, survivors
 from t5x_like.corpus.documents import column
-from t5x_like.corpus.minhash import HASHES, finish, shingles
+from t5x_like.corpus.minhash import HASHES, finish, pieces, shingle_sets
 
 BITS = 64
 
@@ -48,7 +48,9 @@ class SimHash:
         return {"step": "SimHash", "hashes": HASHES, "ngram": self.ngram}
 
     def keys(self, batch: pa.RecordBatch) -> pa.Table:
-        sets = [shingles(text, self.ngram) for text in column(batch, "text")]
+        texts, sets = column(batch, "text"), []
+        for begin, end in pieces(texts):
+            sets += np.split(*shingle_sets(texts[begin:end], self.ngram))[:-1]
         offsets = np.cumsum([0, *map(len, sets)])
         flat = np.concatenate([np.zeros(0, np.uint32), *sets])
         return pa.table(

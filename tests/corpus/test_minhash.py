@@ -246,3 +246,22 @@ def test_what_is_no_index_is_refused_in_one_sentence(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="is no index, or a damaged one"):
         MinHash(earlier=[str(path)])
+
+
+@pytest.mark.parametrize("wrong", [{"bands": 0}, {"bands": 1 << 16}, {"rows": 0}, {"ngram": 0}, {"threshold": 1.1}])
+def test_numbers_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ValueError, match="bands \\(below 65,536\\), rows and ngram are at least 1"):
+        MinHash(**wrong)
+
+
+def test_keys_are_those_that_indices_hold():
+    """Made by this code on 2026-11-27. Where they change, `HASHES` must too, so that older indices are refused."""
+    short = "It was the best of times, it was the worst of times -- 1859, été 一二"
+    long = " ".join("word" + chr(97 + i % 26) + chr(97 + i // 26) for i in range(400))
+    keys = table_of(MinHash(bands=3), [short, long])
+    assert keys.column("bands").to_pylist() == [
+        [0xBC55359B6426A44B, 0x2B3742439C18004C, 0x9D3E6EF70A653BFC],
+        [0xA7D5C8A5D7CB2719, 0xB0DA970D406357C1, 0xD9F0ACF04E24FD76],
+    ]
+    assert [row[:2] for row in keys.column("shingles").to_pylist()] == [[8951543, 1197789453], [4923164, 5696910]]
+    assert minhash.HASHES == 2

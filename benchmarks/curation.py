@@ -3,8 +3,9 @@
     python -m benchmarks.curation --work DIR --html '/usr/share/doc/**/*.html' --json c4_demo.jsonl --books book.txt \\
         --lines poems.txt --code FOLDER --clean wikipedia.txt
 
-Pages become a WARC. "raw" is all text that the sources hold, "curated" what a recipe leaves of it; one tokenizer, one
-model, one budget of tokens, three seeds; the loss is measured on `--clean`, of which nothing is trained on.
+Pages become a WARC. "raw" is all text that the sources hold, "curated" what a recipe leaves of it, "remixed" the same
+with each source's share of the raw text; one tokenizer, one model, one budget of tokens, three seeds; the loss is
+measured on `--clean`, of which nothing is trained on.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import sys
 
 from benchmarks.record import provenance, publish, table
 
+NAMES = ("raw", "curated", "remixed")
 RAW = """
 curate.sources = [@web/Source(), @json/Source(), @books/Source(), @lines/Source(), @code/Source()]
 web/Source.name = 'web'
@@ -112,18 +114,18 @@ def main() -> None:
     pages = sorted(glob.glob(options.html, recursive=True))
     write_warc(pages[:: max(len(pages) // options.pages, 1)][: options.pages], work / "pages.warc.gz")
     given = {name: getattr(options, name) for name in ("json", "books", "lines", "code")}
-    sizes = {name: corpus(name, work, given) for name in ("raw", "curated")}
+    sizes = {name: corpus(name, work, given) for name in NAMES}
     tokenizer = str(work / "tokenizer.model")
     command("tokenizer", "train", "--corpus", str(work / "raw"), "--output", tokenizer, "--kind", "bpe",
             "--vocab_size", "8000", "--max_characters", "4000000")  # fmt: skip
     (work / "clean").mkdir()
     (work / "clean" / "held_out.txt").write_text(pathlib.Path(options.clean).read_text(encoding="utf-8"))
-    corpora = {"raw": str(work / "raw"), "curated": str(work / "curated"), "clean": str(work / "clean")}
+    corpora = {name: str(work / name) for name in (*NAMES, "clean")}
     for name, path in corpora.items():
         share = "0.99" if name == "clean" else "0.02"
         command("prepare", f"{name}_causal_lm", "--corpus", path, "--tokenizer", tokenizer, "--output_dir",
                 str(work / "data" / name), "--held_out", share)  # fmt: skip
-    losses = {name: [run(name, seed, options.steps, work) for seed in options.seeds] for name in ("raw", "curated")}
+    losses = {name: [run(name, seed, options.steps, work) for seed in options.seeds] for name in NAMES}
     rows = [
         [name, f"{sizes[name][0]:,}", f"{sizes[name][1] / 1e6:.2f}", *[f"{loss:.4f}" for loss in found],
          f"{statistics.mean(found):.4f}"]
@@ -137,7 +139,12 @@ def corpus(name: str, work: pathlib.Path, given: dict[str, str]) -> tuple[int, i
     """(documents, characters) that are left."""
     is_raw = name == "raw"
     text = RAW.format(work=work, main_content=not is_raw, steps="" if is_raw else STEPS, **given)
-    (work / f"{name}.gin").write_text(text + ("" if is_raw else SETTINGS))
+    text += "" if is_raw else SETTINGS
+    if name == "remixed":
+        whole = json.loads((work / "raw" / "manifest.json").read_text())["sources"]
+        weights = {source: one["characters"] for source, one in whole.items()}
+        text += f"curate.weights = {weights}\ncurate.characters = {sum(weights.values()) // 2}\n"
+    (work / f"{name}.gin").write_text(text)
     command("curate", f"--gin_file={work}/{name}.gin", f"output_dir={work}/{name}")
     told = json.loads((work / name / "manifest.json").read_text())["sources"]
     print(name, json.dumps(told))

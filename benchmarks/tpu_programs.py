@@ -1,0 +1,183 @@
+"""Steps of large models compiled for TPUs that are not here: bytes a device, what is sent, seconds to compile.
+
+  python -m benchmarks.tpu_programs --output docs/results.md
+  python -m benchmarks.tpu_programs --python MAXTEXT/bin/python --maxtext   # both by the compiler that is there
+
+Needs libtpu on PYTHONPATH or in the environment of --python. Several minutes a program, each in a process of its own:
+libtpu takes over signals. What a compiler plans differs from version to version, so only figures of one run compare.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+from benchmarks import record
+
+
+class Program(NamedTuple):
+    """A configuration behind `BEFORE`, the chips, and what MaxText is told for the same shapes."""
+
+    topology: str
+    lines: str
+    maxtext: tuple[str, ...] = ()
+
+
+BEFORE = """
+include 'optimizers/adamw.gin'
+train.eval_every = 1000
+train.save_every = 1000
+train.data = @Pipeline()
+train.loss = @ChunkedCrossEntropy()
+warmup_cosine.total_steps = 1000
+Attention.kernel = @auto
+"""
+DECODER = """
+Pipeline.render = @decoder_only
+Decoder.remat = @save_nothing
+auto.order = 'causal'
+"""
+LLAMA_7B = f"""
+include 'models/llama_7b.gin'
+include 'meshes/fsdp.gin'
+{BEFORE}{DECODER}
+Pipeline.lengths = {{'targets': 2048}}
+Pipeline.batch_size = 512
+"""
+T5_XXL = f"""
+include 'models/t5_1_1_xxl.gin'
+include 'meshes/fsdp.gin'
+{BEFORE}
+Pipeline.render = @encoder_decoder
+EncoderDecoder.remat = @save_nothing
+Pipeline.lengths = {{'inputs': 512, 'targets': 114}}
+Pipeline.batch_size = 1024
+"""
+BOTH = ("compile_topology_num_slices=1", "remat_policy=full", "attention=flash", "per_device_batch_size=2")
+PROGRAMS = {
+    "Llama 2 7B, 2 x 2,048 a chip": Program(
+        "v5e:16x16", LLAMA_7B, (*BOTH, "compile_topology=v5e-256", "model_name=llama2-7b", "max_target_length=2048")
+    ),
+    "the same, chunks of the loss 1,024": Program(
+        "v5e:16x16", LLAMA_7B + "ChunkedCrossEntropy.chunk_size = 1024\n"
+    ),
+    "T5 1.1 XXL, 4 x (512 + 114) a chip": Program("v5e:16x16", T5_XXL),
+}  # fmt: skip
+
+
+def ours(program: Program) -> None:
+    from t5x_like.commands.plan import run_of
+    from t5x_like.planning import plan
+
+    with tempfile.TemporaryDirectory() as folder:
+        (config := pathlib.Path(folder, "run.gin")).write_text(program.lines)
+        run = run_of(argparse.Namespace(gin_file=[str(config)], overrides=[], gin_search_paths=""))
+    report = plan.plan(run, plan.topology_devices(program.topology))
+    tell(report.arguments, report.temporaries, report.compile_seconds, report.collectives)
+
+
+def maxtext(program: Program) -> None:
+    """Its own command; the one program that it compiles is read on the way."""
+    import time
+
+    import jax
+    import maxtext
+    import numpy as np
+    from absl import app
+    from maxtext.trainers.pre_train import train_compile
+
+    from t5x_like.planning import plan
+    from t5x_like.planning.collectives import collectives_of
+
+    compile_it = jax.stages.Lowered.compile
+
+    def compiled_and_told(lowered, *arguments, **named):
+        began = time.monotonic()
+        compiled = compile_it(lowered, *arguments, **named)
+        seconds, memory = time.monotonic() - began, compiled.memory_analysis()
+        mesh = jax.sharding.Mesh(np.array(plan.topology_devices(program.topology)), ("all",))
+        found = collectives_of(compiled.as_text(), mesh)
+        tell(memory.argument_size_in_bytes, memory.temp_size_in_bytes, seconds, found)
+        return compiled
+
+    jax.stages.Lowered.compile = compiled_and_told
+    base = pathlib.Path(maxtext.__file__).parent / "configs" / "base.yml"
+    app.run(train_compile.main, [sys.argv[0], str(base), "run_name=plan", *program.maxtext])
+
+
+def tell(arguments: int, temporaries: int, seconds: float, collectives: list) -> None:
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "libtpu")]
+    sent = {}
+    for one in collectives:
+        sent[one.kind] = sent.get(one.kind, 0) + one.bytes * one.times
+    told = {
+        "arguments": arguments,
+        "temporaries": temporaries,
+        "seconds": seconds,
+        "sent": sent,
+        "compiler": ", ".join(versions),
+    }
+    print("TOLD " + json.dumps(told), flush=True)
+
+
+def row(python: str, name: str, whose: str) -> list[str]:
+    command = [python, "-m", "benchmarks.tpu_programs", "--work", whose, name]
+    path = os.pathsep.join([str(record.ROOT), os.environ.get("PYTHONPATH", "")])
+    changed = os.environ | {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, env=changed)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
+    if not lines:
+        raise RuntimeError(f"{name}, {whose}: {done.stderr[-2000:]}")
+    told = max((json.loads(line[5:]) for line in lines), key=lambda told: told["arguments"])
+    sums = [told["sent"].get(kind, 0) for kind in ("all-gather", "all-reduce")]
+    sums = [told["arguments"], told["temporaries"], *sums, sum(told["sent"].values()) - sum(sums)]
+    return [
+        name,
+        PROGRAMS[name].topology,
+        whose,
+        *(f"{size / 1e9:.3f}" for size in sums),
+        f"{told['seconds']:.0f}",
+        told["compiler"],
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=list(PROGRAMS), choices=list(PROGRAMS), metavar="NAME")
+    parser.add_argument("--python", default=sys.executable, help="compiles the programs: another environment's")
+    parser.add_argument(
+        "--maxtext", action="store_true", help="MaxText's too, where it has the shapes (needs --python)"
+    )
+    parser.add_argument("--output", help="append the table to this file")
+    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        whose, name = options.work
+        return {"ours": ours, "MaxText": maxtext}[whose](PROGRAMS[name])
+    rows = []
+    for name in options.only:
+        for whose in ["ours", *(["MaxText"] if options.maxtext and PROGRAMS[name].maxtext else [])]:
+            rows.append(row(options.python, name, whose))
+            print(rows[-1], flush=True)
+    header = [
+        "GB a device",
+        "chips",
+        "whose",
+        "arguments",
+        "temporaries",
+        "gathered",
+        "reduced",
+        "else",
+        "compiled in s",
+        "by",
+    ]
+    record.publish(f"{record.provenance(['flax'])}\n\n{record.table(header, rows)}", options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
 """Lines or paragraphs that stand in many documents: menus, notices, signatures (CCNet, arXiv:1911.00359, section 4.1).
 
-Compared as CCNet does: without spaces at the ends, in lower case, every digit 0, without punctuation. C4's code keeps
-the first of each (`keep='first'`), CCNet none of those that come twice in a shard, ROOTS' catalogue takes templates of
-15 characters or more away that come ten times (`most=9`, `characters=15`).
+CCNet compares words, every digit 0, and keeps none of those that come twice in a shard; C4's code compares lines in
+lower case and keeps one of each (`by='line'`, `keep='first'`: here the first, there that of the address with the lowest
+hash); ROOTS' catalogue takes templates of 15 characters or more away that come ten times (`most=9`, `characters=15`).
 """
 
 import dataclasses
@@ -26,17 +26,21 @@ _PLACE = np.dtype([*survivors.NAME.descr, ("part", np.int32)])
 class RepeatedLines:
     """Takes away what comes more than `most` times in all documents together; a document that loses all is dropped.
 
+    by          'words': in lower case, digits 0, without punctuation; 'line': in lower case, without spaces at the ends
     unit        'line' or 'paragraph' (between empty lines)
     keep        'none': every copy goes, 'first': all but the first one in the order of documents
     characters  shorter ones, as they are compared, are left alone
     """
 
+    by: str = "words"
     unit: str = "line"
     most: int = 1
     keep: str = "none"
     characters: int = 1
 
     def __post_init__(self):
+        if self.by not in _COMPARED:
+            raise ValueError(f"by {self.by!r}: choose one of {', '.join(_COMPARED)}")
         if self.unit not in _UNITS:
             raise ValueError(f"unit {self.unit!r}: choose one of {', '.join(_UNITS)}")
         if self.keep not in ("none", "first"):
@@ -56,7 +60,7 @@ class RepeatedLines:
     def hashes(self, text: str) -> Iterator[tuple[int, int]]:
         """(number of the part, 64 bits) of those that are long enough."""
         for number, part in enumerate(text.split(_UNITS[self.unit])):
-            value = compared(part)
+            value = _COMPARED[self.by](part)
             if len(value) >= self.characters:
                 yield number, xxhash.xxh3_64_intdigest(value.encode("utf-8", "surrogatepass"))
 
@@ -90,6 +94,9 @@ class RepeatedLines:
         return drop(with_column(batch, "text", texts), reasons)
 
 
-def compared(part: str) -> str:
-    """What of a line is compared; empty for one without letters."""
+def ccnet_words(part: str) -> str:
+    """CCNet's normalisation; empty for a line without letters."""
     return " ".join(_NOT_WORDS.sub("", _DIGIT.sub("0", part.lower())).split())
+
+
+_COMPARED = {"words": ccnet_words, "line": lambda part: part.strip().lower()}

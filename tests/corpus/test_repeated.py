@@ -10,7 +10,7 @@ import pytest
 from t5x_like.corpus import run
 from t5x_like.corpus.curate import curate
 from t5x_like.corpus.documents import batch_of, column
-from t5x_like.corpus.repeated_lines import RepeatedLines, compared
+from t5x_like.corpus.repeated_lines import RepeatedLines, ccnet_words
 from t5x_like.corpus.repeated_passages import RepeatedPassages, part_of, repeated, strike
 from t5x_like.corpus.sources import Source
 from t5x_like.tasks.readers import JsonLines
@@ -42,9 +42,17 @@ def test_a_line_that_comes_twice_goes_wherever_it_stands():
 
 
 def test_digits_and_marks_do_not_tell_lines_apart_and_empty_lines_are_none():
-    assert compared("  Page 12 of 345!  ") == "page 00 of 000" and compared(" -- ") == ""
+    assert ccnet_words("  Page 12 of 345!  ") == "page 00 of 000" and ccnet_words(" -- ") == ""
     texts = ["Page 1 of 9\n\nText one.\n\n---", "Page 2 of 7\n\nText two.\n\n---"]
     assert after(RepeatedLines(), texts)[0] == ["\nText one.\n\n---", "\nText two.\n\n---"]
+
+
+def test_by_lines_marks_and_digits_count_as_in_c4():
+    assert after(RepeatedLines(by="line", keep="first"), ["a b\nc d", "A B\ne f", "a, b\ng h"])[0] == [
+        "a b\nc d",
+        "e f",
+        "a, b\ng h",
+    ]
 
 
 def test_a_document_that_loses_all_is_dropped_and_shown_as_it_was():
@@ -132,6 +140,7 @@ def test_parts_by_first_bits_hold_every_hash_once():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: RepeatedLines(by="page"), "choose one of words, line"),
         (lambda: RepeatedLines(unit="page"), "choose one of line, paragraph"),
         (lambda: RepeatedLines(keep="last"), "choose none or first"),
         (lambda: RepeatedLines(most=0), "must be at least 1"),

@@ -51,7 +51,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "disabled people": ("disabled", "disability", "disabilities", "wheelchair", "deaf", "autistic"),
     },
     "dialect": {
-        "African American English": ("ain't", "finna", "imma", "gon'", "y'all", "tryna", "bruh", "aight", "ion"),
+        "African American English": ("ain't", "finna", "imma", "gon'", "y'all", "tryna", "bruh", "aight"),
         "Scots": ("wee", "bairn", "bairns", "cannae", "dinnae", "didnae", "isnae", "aye", "lassie", "laddie"),
         "Singapore English": ("lah", "leh", "lor", "meh", "alamak", "kiasu", "shiok"),
         "Indian English": ("lakh", "lakhs", "crore", "crores", "prepone", "timepass", "yaar"),

@@ -87,6 +87,19 @@ def test_it_learns_as_with_state_in_float32_from_a_quarter_of_the_bytes():
     assert size(state_8) < 0.3 * size(state_32)
 
 
+def test_first_moments_have_signs_and_second_ones_have_none():
+    """Each is the nearest by the map of its kind: the signed one has half as many values for what is not negative."""
+    grads = {"layers/wi": jax.random.normal(jax.random.key(1), (64, 128))}
+    params = jax.tree.map(jnp.ones_like, grads)
+    _, whole = optax.adam(1e-2).update(grads, optax.adam(1e-2).init(params))
+    optimizer = eight_bit_state(optax.adam(1e-2))
+    _, eight = optimizer.update(grads, optimizer.init(params))
+    for found, exact, is_second in ((eight[0].mu, whole[0].mu, False), (eight[0].nu, whole[0].nu, True)):
+        expected = quantise(exact["layers/wi"], 256, is_second)
+        np.testing.assert_array_equal(found["layers/wi"].codes, expected.codes)
+    assert float(dequantise(eight[0].nu["layers/wi"], True).min()) >= 0
+
+
 def test_small_ones_embeddings_norms_and_biases_keep_their_state():
     params = {
         "embedding/table": jnp.ones((64, 128)),

@@ -9,7 +9,14 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from optax import contrib
 
-from t5x_like.partitioning.axis_rules import AxisRules, batch_sharding, constrain, optimizer_shardings, shardings
+from t5x_like.partitioning.axis_rules import (
+    AxisRules,
+    batch_sharding,
+    beside,
+    constrain,
+    optimizer_shardings,
+    shardings,
+)
 from t5x_like.partitioning.mesh import make_mesh
 
 SHAPES = {
@@ -131,6 +138,18 @@ def test_zero_1_is_another_table_for_the_optimizer():
     state = optimizer_shardings(shapes, SHAPES, split, MESH)
     assert whole["embedding"].shard_shape((32, 8)) == (16, 8)
     assert state[0].mu["embedding"].shard_shape((32, 8)) == (16, 2)
+
+
+def test_a_value_for_each_block_of_the_last_dimension_is_split_as_far_as_blocks_go():
+    param = jax.ShapeDtypeStruct((32, 8), jnp.float32)
+    place = NamedSharding(MESH, P(None, ("data", "fsdp")))
+
+    def spec(*shape):
+        return beside(jax.ShapeDtypeStruct(shape, jnp.float32), param, place).spec
+
+    assert spec(32, 8) == spec(32, 4) == P(None, ("data", "fsdp"))
+    assert spec(32, 2) == spec(32, 1) == P(None, None)  # fewer blocks than devices
+    assert spec(8) == P(("data", "fsdp")) and spec(5, 5) == P()
 
 
 def test_a_split_matmul_gives_the_numbers_of_a_whole_one():

@@ -51,6 +51,13 @@ def test_pieces_and_bytes_go_with_the_word_in_which_they_begin(features, name):
     assert [word for word in found if word] == ["北京大学", "读书", "he", "reads"]
 
 
+def test_all_pieces_of_a_word_behind_a_space_are_one_segment(features):
+    vocabulary = features["bpe"]
+    pieces = [vocabulary.tokenizer.id_to_piece(token) for token in vocabulary.encode("he booksreads")]
+    assert len([piece for piece in pieces if piece != "▁"]) > 2 and any(len(p) > 1 and p[0] == "▁" for p in pieces)
+    assert [word.strip() for word in words_in(vocabulary, "he booksreads")][-1] == "booksreads"
+
+
 def test_a_segmenter_may_only_cut(features):
     with pytest.raises(ValueError, match="it may only cut it"):
         segmented(features["char"], "ab", lambda text: ["a"])

@@ -7,8 +7,8 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
-from t5x_like.tasks.files import expand, open_bytes
-from t5x_like.tasks.readers import decode
+from t5x_like.tasks.files import expand
+from t5x_like.tasks.readers import whole_text
 
 _BEGIN = re.compile(r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG EBOOK.*$", re.MULTILINE | re.IGNORECASE)
 _END = re.compile(r"^\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG EBOOK.*$", re.MULTILINE | re.IGNORECASE)
@@ -32,12 +32,10 @@ class Books:
         return expand(self.paths)
 
     def documents(self, path: pathlib.Path, counts: collections.Counter) -> Iterator[dict | str]:
-        with open_bytes(path) as file:
-            data = file.read(self.max_document_bytes + 1)
-        if len(data) > self.max_document_bytes:
+        text = whole_text(path, self.max_document_bytes, counts)
+        if text is None:
             yield "too_long"
             return
-        text = decode(data, counts).removeprefix("\ufeff").replace("\r\n", "\n")
         begin, told = _BEGIN.search(text), {}
         if begin:
             fields = {name.lower(): value for name, value in _FIELD.findall(text[: begin.start()])}

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from t5x_like.corpus.documents import column, drop
-from t5x_like.corpus.minhash import finish, word_hashes, words_of
+from t5x_like.corpus.hashing import NEXT, finish
+from t5x_like.corpus.minhash import word_hashes, words_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ def runs_of(words: np.ndarray, size: int) -> np.ndarray:
     """A hash for every run of `size` words, uint64."""
     value = np.zeros(len(words) - size + 1, np.uint64)
     for i in range(size):
-        value = value * np.uint64(0xD6E8FEB86659FD93) + words[i : i + len(value)]
+        value = value * NEXT + words[i : i + len(value)]
     return finish(value)
 
 

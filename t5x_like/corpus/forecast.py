@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from t5x_like.corpus import tally
-from t5x_like.corpus.minhash import finish, shingles
+from t5x_like.corpus.hashing import finish
+from t5x_like.corpus.minhash import shingles
 from t5x_like.corpus.sources import Source
 
 _NGRAM = 5

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from t5x_like.corpus.documents import column, drop
-from t5x_like.corpus.minhash import finish
+from t5x_like.corpus.hashing import NEXT, finish
 
 STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 PUNCTUATION = frozenset(string.punctuation + "–—‘’“”…•·«»、。，！？：；（）《》「」")
@@ -106,7 +106,7 @@ def ngram_reason(words: Sequence[str], characters: int) -> str | None:
     for n in range(2, 11):
         if len(words) < n:
             break
-        grams = finish(grams[:-1] * np.uint64(0xD6E8FEB86659FD93) + ids[n - 1 :] + np.uint64(1))
+        grams = finish(grams[:-1] * NEXT + ids[n - 1 :] + np.uint64(1))
         ordered = np.sort(grams)
         same = ordered[1:] == ordered[:-1]
         if n > 4 and not same.any():

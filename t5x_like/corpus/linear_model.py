@@ -20,12 +20,12 @@ import scipy.sparse
 import scipy.special
 
 from t5x_like.corpus import learning
-from t5x_like.corpus.minhash import finish, word_hashes, words_of
+from t5x_like.corpus.hashing import NEXT, finish
+from t5x_like.corpus.minhash import word_hashes, words_of
 from t5x_like.corpus.word_lists import WordList
 from t5x_like.vocabularies.sampling import sample
 
 _WEIGHTS = "weights.npy"
-_FACTOR = np.uint64(0xD6E8FEB86659FD93)
 
 
 def features_of(texts: Sequence[str], bits: int) -> scipy.sparse.csr_matrix:
@@ -33,7 +33,7 @@ def features_of(texts: Sequence[str], bits: int) -> scipy.sparse.csr_matrix:
     indices, values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for text in texts:
         words = word_hashes(words_of(text))
-        pairs = finish(words[:-1] * _FACTOR + words[1:])
+        pairs = finish(words[:-1] * NEXT + words[1:])
         bucket, count = np.unique(np.concatenate([words, pairs]) >> np.uint64(64 - bits), return_counts=True)
         weight = np.log1p(count)
         indices.append(bucket.astype(np.int64))

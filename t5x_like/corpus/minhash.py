@@ -25,6 +25,7 @@ import xxhash
 
 from t5x_like.corpus import components, survivors
 from t5x_like.corpus.documents import column
+from t5x_like.corpus.hashing import NEXT, finish
 
 _NOT_WORDS = re.compile(r"\W+")
 _DIGITS = re.compile(r"\d")
@@ -36,7 +37,7 @@ _ASCII = bytes(
 )
 HASHES = 2  # number of the way in which texts become shingles: an index tells with which one it was made
 _NOTHING = 0xFFFFFFFF  # of a text without words; no shingle's value but with probability 2**-32
-_B, _NEXT_LANE, _NEXT_WORD = (np.uint64(v) for v in (0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, 0xD6E8FEB86659FD93))
+_B, _NEXT_LANE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFF51AFD7ED558CCD)
 _FIRST_BYTES = np.array([(1 << 8 * size) - 1 for size in range(9)], np.uint64)  # of eight, little-endian
 _LONG_WORD = 32  # bytes; longer ones are hashed one by one
 _AT_ONCE = 1 << 20  # characters of texts whose words are hashed together, so that arrays stay in the cache
@@ -151,7 +152,7 @@ def shingle_sets(texts: Sequence[str], ngram: int) -> tuple[np.ndarray, np.ndarr
     owner = np.repeat(np.arange(len(texts)), counts)
     value = np.zeros(max(len(hashes) - ngram + 1, 0), np.uint64)
     for i in range(ngram):
-        value = value * _NEXT_WORD + hashes[i : i + len(value)]
+        value = value * NEXT + hashes[i : i + len(value)]
     whole = np.arange(len(value)) + ngram <= word_ends[owner[: len(value)]]
     found = [value[whole], *(short_text(hashes, word_ends, counts == size, size) for size in range(1, ngram))]
     owners = [owner[: len(value)][whole], *(np.flatnonzero(counts == size) for size in range(1, ngram))]
@@ -168,7 +169,7 @@ def short_text(hashes: np.ndarray, word_ends: np.ndarray, is_so_long: np.ndarray
     begin = word_ends[is_so_long] - size
     value = np.zeros(len(begin), np.uint64)
     for i in range(size):
-        value = value * _NEXT_WORD + hashes[begin + i]
+        value = value * NEXT + hashes[begin + i]
     return value
 
 
@@ -199,13 +200,6 @@ def words_in(text: bytes) -> tuple[np.ndarray, np.ndarray]:
 def mixed_in(value: np.ndarray, lane: np.ndarray) -> np.ndarray:
     value = (value ^ lane) * _NEXT_LANE
     return value ^ (value >> np.uint64(32))
-
-
-def finish(value: np.ndarray) -> np.ndarray:
-    """The 64-bit finaliser of MurmurHash3: every bit of the input reaches every bit of the output."""
-    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return value ^ (value >> np.uint64(33))
 
 
 def permuted(hashes: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -19,12 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from t5x_like.corpus.hashing import NEXT, finish
 from t5x_like.tasks.files import open_bytes
 
 BEGIN, END, UNKNOWN = 0, 1, 2  # token ids of a model; the ids of a vocabulary follow at FIRST
 FIRST = 3
 _FALLBACK = (0.5, 1.0, 1.5)  # discounts where counts of counts give none (KenLM's --discount_fallback)
-_FACTOR = np.uint64(0xD6E8FEB86659FD93)
 
 
 class Level(NamedTuple):
@@ -59,14 +59,9 @@ def hashes_of(ids: np.ndarray, length: int) -> np.ndarray:
     """Of the `length` tokens that end at each place, uint64 [n]; the first places have those of fewer tokens."""
     value = np.zeros(len(ids), np.uint64)
     for back in range(min(length, len(ids)) - 1, -1, -1):
-        value[back:] = value[back:] * _FACTOR + ids[: len(ids) - back].astype(np.uint64) + np.uint64(1)
+        value[back:] = value[back:] * NEXT + ids[: len(ids) - back].astype(np.uint64) + np.uint64(1)
         value = finish(value)
     return value
-
-
-def finish(value: np.ndarray) -> np.ndarray:
-    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    return value ^ (value >> np.uint64(33))
 
 
 def find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -223,7 +218,7 @@ def _arpa_level(rows: list[list[str]], length: int, words: dict[str, int]) -> Le
     ).reshape(len(rows), length)
     keys = np.zeros(len(rows), np.uint64)
     for column in range(length):
-        keys = finish(keys * _FACTOR + ids[:, column].astype(np.uint64) + np.uint64(1))
+        keys = finish(keys * NEXT + ids[:, column].astype(np.uint64) + np.uint64(1))
     order = np.argsort(keys)
     log_p = np.array([float(row[0]) for row in rows], np.float32)
     backoff = np.array([float(row[2]) if len(row) > 2 else 0.0 for row in rows], np.float32)

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from t5x_like.corpus import markup
-from t5x_like.tasks.files import expand, open_bytes
-from t5x_like.tasks.readers import MAX_DOCUMENT_BYTES, decode
+from t5x_like.tasks.files import expand
+from t5x_like.tasks.readers import MAX_DOCUMENT_BYTES, whole_text
 
 # Of a JATS article: what is no running text. Formulas stay where they are told in TeX.
 _NO_TEXT = frozenset(
@@ -116,11 +116,10 @@ class LatexSources:
 
     def whole(self, path: pathlib.Path, counts: collections.Counter, above: tuple[pathlib.Path, ...]) -> str | None:
         """A file with those that it puts in, without comments; None if it is too long."""
-        with open_bytes(path) as file:
-            data = file.read(self.max_document_bytes + 1)
-        if len(data) > self.max_document_bytes:
+        source = whole_text(path, self.max_document_bytes, counts)
+        if source is None:
             return None
-        source = _COMMENT.sub(r"\1\2", decode(data, counts))
+        source = _COMMENT.sub(r"\1\2", source)
         home = (above[0] if above else path).parent.resolve()
         parts, at, size = [], 0, 0
         for match in _INPUT.finditer(source):
@@ -166,12 +165,10 @@ class MarkdownFiles:
         return expand(self.paths)
 
     def documents(self, path: pathlib.Path, counts: collections.Counter) -> Iterator[dict | str]:
-        with open_bytes(path) as file:
-            data = file.read(self.max_document_bytes + 1)
-        if len(data) > self.max_document_bytes:
+        text = whole_text(path, self.max_document_bytes, counts)
+        if text is None:
             yield "too_long"
             return
-        text = decode(data, counts).replace("\r\n", "\n")
         front = _FRONT_MATTER.match(text)
         told = {}
         for line in (front[1] if front else "").split("\n"):

@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from t5x_like.corpus import components, survivors
 from t5x_like.corpus.documents import column
-from t5x_like.corpus.minhash import HASHES, finish, pieces, shingle_sets
+from t5x_like.corpus.hashing import finish
+from t5x_like.corpus.minhash import HASHES, pieces, shingle_sets
 
 BITS = 64
 

@@ -251,6 +251,13 @@ def decode(data: bytes, counts: Counts) -> str:
         return data.decode("utf-8", errors="replace")
 
 
+def whole_text(path: pathlib.Path, max_bytes: int, counts: Counts) -> str | None:
+    """A file decompressed and decoded, newlines as \\n; None if it is longer than `max_bytes`."""
+    with open_bytes(path) as file:
+        data = file.read(max_bytes + 1)
+    return None if len(data) > max_bytes else decode(data, counts).removeprefix("\ufeff").replace("\r\n", "\n")
+
+
 def pick(record: dict, fields: Sequence[str]) -> Item:
     """The named fields of a record, or why it is dropped. A lone surrogate (JSON can write one) becomes U+FFFD."""
     if any(not isinstance(record.get(field), str) for field in fields):

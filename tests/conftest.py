@@ -17,7 +17,7 @@ if int(importlib.metadata.version("jaxlib").split(".")[1]) < 12:  # JAX 0.12 kno
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS]).strip()
 
-import jax
+import jax  # noqa: E402  it reads the flags
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -21,11 +21,13 @@ from benchmarks import record
 
 
 class Program(NamedTuple):
-    """A configuration behind `BEFORE`, the chips, and what MaxText is told for the same shapes."""
+    """The chips, a configuration (files, then lines), and what MaxText is told for the same shapes."""
 
     topology: str
+    files: tuple[str, ...]
     lines: str
     maxtext: tuple[str, ...] = ()
+    num_slices: int = 1
 
 
 BEFORE = """
@@ -37,36 +39,108 @@ train.loss = @ChunkedCrossEntropy()
 warmup_cosine.total_steps = 1000
 Attention.kernel = @auto
 """
-DECODER = """
-Pipeline.render = @decoder_only
+DECODER = f"""{BEFORE}Pipeline.render = @decoder_only
 Decoder.remat = @save_nothing
 auto.order = 'causal'
 """
-LLAMA_7B = f"""
-include 'models/llama_7b.gin'
-include 'meshes/fsdp.gin'
-{BEFORE}{DECODER}
-Pipeline.lengths = {{'targets': 2048}}
+LLAMA_7B_FILES = "models/llama_7b.gin", "meshes/fsdp.gin"
+LLAMA_7B = f"""{DECODER}Pipeline.lengths = {{'targets': 2048}}
 Pipeline.batch_size = 512
 """
-T5_XXL = f"""
-include 'models/t5_1_1_xxl.gin'
-include 'meshes/fsdp.gin'
-{BEFORE}
-Pipeline.render = @encoder_decoder
+T5_XXL_FILES = "models/t5_1_1_xxl.gin", "meshes/fsdp.gin"
+T5_XXL = f"""{BEFORE}Pipeline.render = @encoder_decoder
 EncoderDecoder.remat = @save_nothing
 Pipeline.lengths = {{'inputs': 512, 'targets': 114}}
 Pipeline.batch_size = 1024
 """
-BOTH = ("compile_topology_num_slices=1", "remat_policy=full", "attention=flash", "per_device_batch_size=2")
+LLAMA_70B_FILES = "models/llama2_70b.gin", "meshes/fsdp.gin"
+LLAMA_70B = f"""{DECODER}Pipeline.lengths = {{'targets': 4096}}
+Pipeline.batch_size = 1024
+"""
+LLAMA_8B_FILES = "models/llama3_8b.gin", "meshes/fsdp.gin"
+LLAMA_8B = f"""{DECODER}Pipeline.lengths = {{'targets': 8192}}
+Pipeline.batch_size = 512
+"""
+LONG_ROWS_FILES = "models/llama3_8b.gin", "meshes/ring.gin"
+LONG_ROWS = f"""{DECODER}make_mesh.fsdp = 16
+AxisRules.embed = ('fsdp', 'context')
+Pipeline.lengths = {{'targets': 131072}}
+Pipeline.batch_size = 16
+"""
+EXPERTS_FILES = "models/mixtral_8x7b.gin", "meshes/expert.gin"
+EXPERTS = f"""{DECODER}make_mesh.fsdp = 32
+MixtureOfExperts.dispatch = @with_capacity
+Pipeline.lengths = {{'targets': 2048}}
+Pipeline.batch_size = 512
+"""
+SLICES_FILES = "models/llama_7b.gin", "meshes/pipeline_1f1b.gin"
+SLICES = f"""{DECODER}train.num_microbatches = 8
+make_mesh.data = 1
+make_mesh.fsdp = 64
+Decoder.layer_loop = @pipelined()
+Pipeline.lengths = {{'targets': 2048}}
+Pipeline.batch_size = 512
+"""
+BOTH = ("remat_policy=full", "attention=flash")
+TWO_ROWS = (*BOTH, "compile_topology_num_slices=1", "per_device_batch_size=2")
 PROGRAMS = {
     "Llama 2 7B, 2 x 2,048 a chip": Program(
-        "v5e:16x16", LLAMA_7B, (*BOTH, "compile_topology=v5e-256", "model_name=llama2-7b", "max_target_length=2048")
+        "v5e:16x16", LLAMA_7B_FILES, LLAMA_7B, (*TWO_ROWS, "compile_topology=v5e-256", "model_name=llama2-7b", "max_target_length=2048")
     ),
     "the same, chunks of the loss 1,024": Program(
-        "v5e:16x16", LLAMA_7B + "ChunkedCrossEntropy.chunk_size = 1024\n"
+        "v5e:16x16", LLAMA_7B_FILES, LLAMA_7B + "ChunkedCrossEntropy.chunk_size = 1024\n"
     ),
-    "T5 1.1 XXL, 4 x (512 + 114) a chip": Program("v5e:16x16", T5_XXL),
+    "T5 1.1 XXL, 4 x (512 + 114) a chip": Program("v5e:16x16", T5_XXL_FILES, T5_XXL),
+    "Llama 2 70B, 2 x 4,096 a chip": Program(
+        "v5p:8x8x8", LLAMA_70B_FILES, LLAMA_70B, (*TWO_ROWS, "compile_topology=v5p-1024", "model_name=llama2-70b", "max_target_length=4096")
+    ),
+    "Llama 3 8B, 2 x 8,192 a chip": Program(
+        "v6e:16x16", LLAMA_8B_FILES, LLAMA_8B, (*TWO_ROWS, "compile_topology=v6e-256", "model_name=llama3.1-8b", "max_target_length=8192")
+    ),
+    "Llama 3 8B, a row of 131,072 on 16 chips": Program(
+        "v5p:4x8x8",
+        LONG_ROWS_FILES, LONG_ROWS,
+        (
+            *BOTH,
+            "compile_topology_num_slices=1",
+            "per_device_batch_size=0.0625",
+            "ici_context_parallelism=16",
+            "ici_fsdp_parallelism=16",
+            "compile_topology=v5p-512",
+            "model_name=llama3.1-8b",
+            "max_target_length=131072",
+        ),
+    ),
+    "Mixtral 8x7B, 2 x 2,048 a chip": Program(
+        "v5e:16x16",
+        EXPERTS_FILES, EXPERTS,
+        (
+            *TWO_ROWS,
+            "ici_expert_parallelism=8",
+            "ici_fsdp_parallelism=32",
+            "sparse_matmul=False",
+            "capacity_factor=1.25",
+            "compile_topology=v5e-256",
+            "model_name=mixtral-8x7b",
+            "max_target_length=2048",
+        ),
+    ),
+    "Llama 2 7B in stages on 4 slices, 2 x 2,048 a chip": Program(
+        "v5e:8x8",
+        SLICES_FILES, SLICES,
+        (
+            *BOTH,
+            "compile_topology_num_slices=4",
+            "per_device_batch_size=2",
+            "dcn_pipeline_parallelism=4",
+            "num_pipeline_microbatches=8",
+            "ici_fsdp_parallelism=64",
+            "compile_topology=v5e-64",
+            "model_name=llama2-7b",
+            "max_target_length=2048",
+        ),
+        num_slices=4,
+    ),
 }  # fmt: skip
 
 
@@ -76,8 +150,8 @@ def ours(program: Program) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         (config := pathlib.Path(folder, "run.gin")).write_text(program.lines)
-        run = run_of(argparse.Namespace(gin_file=[str(config)], overrides=[], gin_search_paths=""))
-    report = plan.plan(run, plan.topology_devices(program.topology))
+        run = run_of(argparse.Namespace(gin_file=[*program.files, str(config)], overrides=[], gin_search_paths=""))
+    report = plan.plan(run, plan.topology_devices(program.topology, program.num_slices))
     tell(report.arguments, report.temporaries, report.compile_seconds, report.collectives)
 
 
@@ -100,7 +174,7 @@ def maxtext(program: Program) -> None:
         began = time.monotonic()
         compiled = compile_it(lowered, *arguments, **named)
         seconds, memory = time.monotonic() - began, compiled.memory_analysis()
-        mesh = jax.sharding.Mesh(np.array(plan.topology_devices(program.topology)), ("all",))
+        mesh = jax.sharding.Mesh(np.array(plan.topology_devices(program.topology, program.num_slices)), ("all",))
         found = collectives_of(compiled.as_text(), mesh)
         tell(memory.argument_size_in_bytes, memory.temp_size_in_bytes, seconds, found)
         return compiled
@@ -129,6 +203,7 @@ def row(python: str, name: str, whose: str) -> list[str]:
     command = [python, "-m", "benchmarks.tpu_programs", "--work", whose, name]
     path = os.pathsep.join([str(record.ROOT), os.environ.get("PYTHONPATH", "")])
     changed = os.environ | {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "PYTHONPATH": path}
+    changed |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}  # beside another process that compiles
     done = subprocess.run(command, capture_output=True, text=True, env=changed)
     lines = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
     if not lines:

@@ -12,6 +12,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--topology", metavar="NAME", help="TPU chips that need not be here: v5e:16x16, v5p:8x8x8, v6e:8x8"
     )
+    parser.add_argument("--num_slices", type=int, default=1, metavar="N", help="so many slices of this topology")
     parser.add_argument("--device", metavar="KIND", help="H100, H200, A100, 'TPU v4', ...: times by this one's figures")
     parser.add_argument(
         "--search", action="store_true", help="compile every mesh, remat and number of rows; show the ones worth having"
@@ -32,7 +33,11 @@ def main(arguments: list[str]) -> None:
 
     from t5x_like.planning import plan, roofline
 
-    devices = plan.topology_devices(options.topology) if options.topology else jax.devices()
+    if options.num_slices != 1 and not options.topology:
+        raise ValueError(
+            f"--num_slices={options.num_slices} says how many slices of what: give --topology, or leave it"
+        )
+    devices = plan.topology_devices(options.topology, options.num_slices) if options.topology else jax.devices()
     kind = options.device or devices[0].device_kind
     device = roofline.device_named(kind)
     if options.device and device is None:

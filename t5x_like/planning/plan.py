@@ -125,21 +125,35 @@ def parameters_by_group(params: dict[str, jax.ShapeDtypeStruct]) -> dict[str, in
     return dict(sorted(groups.items(), key=lambda item: -item[1]))
 
 
-def topology_devices(name: str) -> list:
-    """The chips of a TPU topology that need not be here, e.g. v5e:16x16, v5p:8x8x8."""
+def topology_devices(name: str, num_slices: int = 1) -> list:
+    """The chips of a TPU topology that need not be here, e.g. v5e:16x16, v5p:8x8x8; of several slices of that shape."""
     import os
 
     from jax.experimental import topologies
 
+    if num_slices < 1:
+        raise ValueError(f"num_slices {num_slices} must be at least 1")
     # It asks nobody which machine this is, and compiles beside another process that does.
     told = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     told |= {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
     for variable, value in told.items():
         os.environ.setdefault(variable, value)
+    made = {"wrap": closed_dims(name)} | ({"num_slices": num_slices} if num_slices > 1 else {})
     try:
-        return list(np.ravel(topologies.get_topology_desc(platform="tpu", topology_name=name).devices))
+        return list(np.ravel(topologies.get_topology_desc(platform="tpu", topology_name=name, **made).devices))
     except Exception as error:
         raise ValueError(
             f"topology {name!r}: {str(error).splitlines()[0][:200]}; it is written like v5e:16x16 and needs libtpu "
             "(`make .venv/libtpu/ready`, then PYTHONPATH=.venv/libtpu; or `pip install libtpu`)"
         ) from None
+
+
+def closed_dims(topology: str) -> tuple[bool, bool, bool]:
+    """In which dimensions the chips of a slice lie in a ring and not in a line: the compiler is told nothing else.
+
+    v5e and v6e: in those of 16 chips. v4 and v5p: in all, where each is a multiple of 4 (cloud.google.com/tpu/docs/v5p).
+    """
+    sizes = [int(size) for size in topology.partition(":")[2].split("x") if size.isdigit()]
+    if len(sizes) == 3:
+        return (all(size % 4 == 0 for size in sizes),) * 3
+    return (*(size == 16 for size in [*sizes, 1, 1][:2]), False)

@@ -112,6 +112,26 @@ def test_the_roofline_is_the_largest_of_its_times_and_the_sum_of_them():
     assert roofline.device_named("cpu") is None
 
 
+CLOSED = {
+    "v5e:16x16": (True, True, False),
+    "v5e:8x16": (False, True, False),
+    "v6e:8x8": (False, False, False),
+    "v5p:4x4x8": (True, True, True),
+    "v4:2x2x4": (False, False, False),
+}
+
+
+@pytest.mark.parametrize("topology", CLOSED)
+def test_a_slice_is_closed_to_a_ring_where_google_says_so(topology):
+    """cloud.google.com/tpu/docs: v5e and v6e in a dimension of 16; v4 and v5p where all are multiples of 4."""
+    assert plan.closed_dims(topology) == CLOSED[topology]
+
+
+def test_slices_are_those_of_a_topology():
+    told = t5x_like("plan", "--gin_file=runs/quickstart.gin", "--num_slices=2")
+    assert told.code == 2 and "--num_slices=2 says how many slices of what: give --topology" in told.err
+
+
 def test_what_does_not_fit_is_one_sentence_with_the_remedies():
     class Lowered:
         def compile(self):

@@ -19,7 +19,8 @@ def test_causal_attention_is_a_kernel_of_ours_and_holds_no_scores():
     command = [sys.executable, "-m", "tests.planning.tpu_programs"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}, timeout=600)
     assert done.returncode == 0, done.stderr
-    programs = json.loads(done.stdout.splitlines()[-1])
+    slices, programs = map(json.loads, done.stdout.splitlines()[-2:])
+    assert slices == [[0, 1], [0, 1]]  # data crosses the slices, before stage
     assert {name: program["kernels"] for name, program in programs.items()} == {
         "v5e, fsdp 4, tensor 2": 4,
         "v5e, any order": 0,

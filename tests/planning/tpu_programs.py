@@ -75,7 +75,14 @@ def program(topology: str, order: str | None, **axes: int) -> dict[str, int]:
     }
 
 
+def slices_by_stage() -> list[list[int]]:
+    """Of two slices: which ones the chips of each stage belong to."""
+    mesh = make_mesh(devices=topology_devices("v5e:2x2", num_slices=2), data=2, stage=2, fsdp=2)
+    return [sorted({chip.slice_index for chip in stage.ravel()}) for stage in mesh.devices]
+
+
 if __name__ == "__main__":
+    print(json.dumps(slices_by_stage()))
     print(
         json.dumps(
             {

@@ -81,67 +81,48 @@ Decoder.layer_loop = @pipelined()
 Pipeline.lengths = {{'targets': 2048}}
 Pipeline.batch_size = 512
 """
-BOTH = ("remat_policy=full", "attention=flash")
-TWO_ROWS = (*BOTH, "compile_topology_num_slices=1", "per_device_batch_size=2")
+
+
+def told_to_maxtext(topology: str, model: str, length: int, *more: str) -> tuple[str, ...]:
+    """The same shapes; `more` may say again what stands before it."""
+    default = {"remat_policy": "full", "attention": "flash", "compile_topology_num_slices": 1}
+    default |= {"per_device_batch_size": 2, "compile_topology": topology, "model_name": model}
+    default |= {"max_target_length": length} | dict(one.split("=") for one in more)
+    return tuple(f"{name}={value}" for name, value in default.items())
+
+
+LONG_MAXTEXT = "per_device_batch_size=0.0625", "ici_context_parallelism=16", "ici_fsdp_parallelism=16"
+EXPERTS_MAXTEXT = "ici_expert_parallelism=8", "ici_fsdp_parallelism=32", "sparse_matmul=False", "capacity_factor=1.25"
+SLICES_MAXTEXT = (
+    "compile_topology_num_slices=4",
+    "dcn_pipeline_parallelism=4",
+    "num_pipeline_microbatches=8",
+    "ici_fsdp_parallelism=64",
+)
 PROGRAMS = {
     "Llama 2 7B, 2 x 2,048 a chip": Program(
-        "v5e:16x16", LLAMA_7B_FILES, LLAMA_7B, (*TWO_ROWS, "compile_topology=v5e-256", "model_name=llama2-7b", "max_target_length=2048")
+        "v5e:16x16", LLAMA_7B_FILES, LLAMA_7B, told_to_maxtext("v5e-256", "llama2-7b", 2048)
     ),
     "the same, chunks of the loss 1,024": Program(
         "v5e:16x16", LLAMA_7B_FILES, LLAMA_7B + "ChunkedCrossEntropy.chunk_size = 1024\n"
     ),
     "T5 1.1 XXL, 4 x (512 + 114) a chip": Program("v5e:16x16", T5_XXL_FILES, T5_XXL),
     "Llama 2 70B, 2 x 4,096 a chip": Program(
-        "v5p:8x8x8", LLAMA_70B_FILES, LLAMA_70B, (*TWO_ROWS, "compile_topology=v5p-1024", "model_name=llama2-70b", "max_target_length=4096")
+        "v5p:8x8x8", LLAMA_70B_FILES, LLAMA_70B, told_to_maxtext("v5p-1024", "llama2-70b", 4096)
     ),
     "Llama 3 8B, 2 x 8,192 a chip": Program(
-        "v6e:16x16", LLAMA_8B_FILES, LLAMA_8B, (*TWO_ROWS, "compile_topology=v6e-256", "model_name=llama3.1-8b", "max_target_length=8192")
+        "v6e:16x16", LLAMA_8B_FILES, LLAMA_8B, told_to_maxtext("v6e-256", "llama3.1-8b", 8192)
     ),
     "Llama 3 8B, a row of 131,072 on 16 chips": Program(
-        "v5p:4x8x8",
-        LONG_ROWS_FILES, LONG_ROWS,
-        (
-            *BOTH,
-            "compile_topology_num_slices=1",
-            "per_device_batch_size=0.0625",
-            "ici_context_parallelism=16",
-            "ici_fsdp_parallelism=16",
-            "compile_topology=v5p-512",
-            "model_name=llama3.1-8b",
-            "max_target_length=131072",
-        ),
+        "v5p:4x8x8", LONG_ROWS_FILES, LONG_ROWS, told_to_maxtext("v5p-512", "llama3.1-8b", 131072, *LONG_MAXTEXT)
     ),
     "Mixtral 8x7B, 2 x 2,048 a chip": Program(
-        "v5e:16x16",
-        EXPERTS_FILES, EXPERTS,
-        (
-            *TWO_ROWS,
-            "ici_expert_parallelism=8",
-            "ici_fsdp_parallelism=32",
-            "sparse_matmul=False",
-            "capacity_factor=1.25",
-            "compile_topology=v5e-256",
-            "model_name=mixtral-8x7b",
-            "max_target_length=2048",
-        ),
+        "v5e:16x16", EXPERTS_FILES, EXPERTS, told_to_maxtext("v5e-256", "mixtral-8x7b", 2048, *EXPERTS_MAXTEXT)
     ),
     "Llama 2 7B in stages on 4 slices, 2 x 2,048 a chip": Program(
-        "v5e:8x8",
-        SLICES_FILES, SLICES,
-        (
-            *BOTH,
-            "compile_topology_num_slices=4",
-            "per_device_batch_size=2",
-            "dcn_pipeline_parallelism=4",
-            "num_pipeline_microbatches=8",
-            "ici_fsdp_parallelism=64",
-            "compile_topology=v5e-64",
-            "model_name=llama2-7b",
-            "max_target_length=2048",
-        ),
-        num_slices=4,
+        "v5e:8x8", SLICES_FILES, SLICES, told_to_maxtext("v5e-64", "llama2-7b", 2048, *SLICES_MAXTEXT), num_slices=4
     ),
-}  # fmt: skip
+}
 
 
 def ours(program: Program) -> None:

@@ -151,7 +151,7 @@ def topology_devices(name: str, num_slices: int = 1) -> list:
 def closed_dims(topology: str) -> tuple[bool, bool, bool]:
     """In which dimensions the chips of a slice lie in a ring and not in a line: the compiler is told nothing else.
 
-    v5e and v6e: in those of 16 chips. v4 and v5p: in all, where each is a multiple of 4 (cloud.google.com/tpu/docs/v5p).
+    v5e and v6e: in those of 16 chips. v4 and v5p: in all, if each is a multiple of 4 (cloud.google.com/tpu/docs/v5p).
     """
     sizes = [int(size) for size in topology.partition(":")[2].split("x") if size.isdigit()]
     if len(sizes) == 3:

@@ -20,7 +20,7 @@ quickstart: .venv/ready
 	$(T) evaluate $(OUT)/run
 	$(T) report $(OUT)/run
 
-test: .venv/ready .venv/libtpu/ready
+test: .venv/ready .venv/libtpu/ready .venv/ray/ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 # Every model family against transformers itself, and the golden files made again; needs the packages of the extra
@@ -42,6 +42,12 @@ parity: .venv-parity/ready
 	mkdir -p .venv/libtpu
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .venv/libtpu --no-deps --requirement .venv/libtpu.txt || echo "no libtpu for this machine: TPU programs are not tested"
 	touch .venv/libtpu/ready
+
+# Ray, for tests/corpus/test_ray_engine.py: 200 MB that one engine of `curate` needs and nothing else does.
+.venv/ray/ready: .venv/ready
+	mkdir -p .venv/ray
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .venv/ray --constraint constraints.txt --no-deps ray jsonschema jsonschema-specifications referencing rpds-py || echo "no Ray for this machine: its engine is not tested"
+	touch .venv/ray/ready
 
 check: .venv/ready
 	$(BIN)/ruff check .

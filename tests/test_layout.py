@@ -55,6 +55,7 @@ HOMES = {
     "tensorflow": ["tasks/"],
     "tensorflow_datasets": ["tasks/"],
     "pyarrow": ["tasks/", "corpus/"],
+    "ray": ["corpus/ray_engine.py"],
     "zstandard": ["tasks/", "corpus/curate.py"],
     "ftfy": ["corpus/cleaning.py"],
     "py3langid": ["corpus/cleaning.py"],

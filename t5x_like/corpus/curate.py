@@ -30,6 +30,7 @@ def curate(
     steps: Sequence[Any],
     shards: int = 16,
     workers: int = 1,
+    engine: Callable[[int], Any] = run.processes,
     seed: int = 0,
     weights: dict[str, float] | None = None,
     characters: int | None = None,
@@ -42,6 +43,7 @@ def curate(
     Beside them: models/ (what steps learnt), tally.json (what happened, by step, source, language and score) and
     report.html, which shows it.
 
+    engine       who runs the parts, `workers` at a time: processes of this machine, or @ray_tasks
     weights      {source: share of the characters}, with `characters` in all: a source that is too small is repeated
                  (the manifest tells its epochs), one that is too large gives a random part. None: everything once
     sample       the part of the documents to try the recipe on, into OUTPUT_DIR-sample, with as small a part of
@@ -54,7 +56,7 @@ def curate(
     identity = identity_of(sources, steps)
     claim(folder, work, identity)
     fitted, learned = learning.fit_all(steps, folder / "models")
-    told, files, inputs = run.run_all(sources, fitted, work, workers=workers, progress=progress)
+    told, files, inputs = run.run_all(sources, fitted, work, workers=workers, engine=engine, progress=progress)
     index = index_of(files)
     budget = None if characters is None else int(characters * sample)
     chosen, mix = mixed(index, [source.name for source, _ in inputs], weights, budget, seed)

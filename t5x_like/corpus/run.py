@@ -1,4 +1,4 @@
-"""A recipe over files: in processes, a stage at a time, with the same survivors however many there are.
+"""A recipe over files, a stage at a time, with the same survivors whatever engine runs it and however many workers.
 
 A recipe is a list of steps. Most look at one document; a step with `keys`, `choose` and `take_away` (duplicates) looks
 at all of them, so it ends a stage: every file is read through the steps before it and written with its keys, then one
@@ -236,18 +236,19 @@ def run_all(
     folder: pathlib.Path,
     *,
     workers: int,
+    engine: Callable[[int], Any],
     progress: Callable[[int, int, int, int], None],
 ) -> tuple[tally.Tally, list[pathlib.Path], list[tuple[Source, tuple[str, ...]]]]:
-    """(the tally, the Arrow files of the survivors, the sources and files of the parts)."""
+    """(the tally, the Arrow files of the survivors, the sources and files of the parts).
+
+    engine   called with `workers`, a context that gives a `map` of its own: results in the order of the jobs
+    """
     parts = [part for source in sources for part in parts_of(source)]
     stages, total = stages_of(steps), tally.Tally()
-    context = multiprocessing.get_context("spawn")
-    executor = concurrent.futures.ProcessPoolExecutor(workers, context) if workers > 1 else None
-    with said_if_killed(), executor or contextlib.nullcontext():
+    with engine(workers) as map_jobs:
         for number, stage in enumerate(stages):
             jobs = [Job(stage, number, i, source, paths, str(folder)) for i, (source, paths) in enumerate(parts)]
-            reports = executor.map(run_stage, jobs) if executor else map(run_stage, jobs)
-            for done, report in enumerate(reports):
+            for done, report in enumerate(map_jobs(run_stage, jobs)):
                 total.add(tally.from_json(report))
                 progress(number, len(stages), done + 1, len(jobs))
             if stage.last is not None:
@@ -256,9 +257,15 @@ def run_all(
 
 
 @contextlib.contextmanager
-def said_if_killed() -> Iterator[None]:
+def processes(workers: int) -> Iterator[Callable[[Callable, Sequence[Job]], Iterator[dict]]]:
+    """An engine: as many processes of this machine, or none but this one."""
+    if workers == 1:
+        yield map
+        return
+    context = multiprocessing.get_context("spawn")
     try:
-        yield
+        with concurrent.futures.ProcessPoolExecutor(workers, context) as executor:
+            yield executor.map
     except concurrent.futures.process.BrokenProcessPool:
         raise ChildProcessError(
             "a worker was killed, by the system if memory ran out: the same command goes on where it stood; fewer "

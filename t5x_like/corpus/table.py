@@ -18,10 +18,12 @@ from t5x_like.corpus import (
     papers,
     perplexity,
     personal_data,
+    ray_engine,
     refinedweb,
     repeated_lines,
     repeated_passages,
     roots,
+    run,
     scoring,
     simhash,
     source_code,
@@ -34,6 +36,8 @@ from t5x_like.tasks import readers
 
 CORPUS: dict[str, Callable] = {
     "curate": curate.curate,
+    "processes": run.processes,
+    "ray_tasks": ray_engine.ray_tasks,
     "Source": sources.Source,
     "TextFiles": readers.TextFiles,
     "JsonLines": readers.JsonLines,

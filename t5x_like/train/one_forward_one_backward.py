@@ -118,7 +118,9 @@ def one_forward_one_backward(
     cut = opened(graphdef, loss, params)
     weights = total_weights(cut.in_order, params, microbatches, keys)
     pipe = Pipe(cut, microbatches, keys, scale, weights, *static_parts(cut, microbatches, keys))
-    values, to_inside = jax.vjp(cut.values, cut.inside)
+    values = cut.values(cut.inside)
+    in_float32 = {name: jax.ShapeDtypeStruct(value.shape, jnp.float32) for name, value in cut.inside.items()}
+    to_inside = jax.linear_transpose(cut.values, in_float32)
     shared, to_around = jax.vjp(lambda around: pipe.enter(around, 0).beside.shared, cut.around)
     beside = jax.lax.map(pipe.rows_and_keys, jnp.arange(len(keys)))
 
@@ -185,8 +187,8 @@ class Pipe(NamedTuple):
         S = num_stages()
         x = jax.eval_shape(lambda: self.enter(self.cut.around, 0).x_BLD)
         at_stage, kept = (on_stages(jnp.zeros((*dims, *x.shape), x.dtype)) for dims in ((S,), (S, 2 * S - 1)))
-        sums = jax.tree.map(jnp.zeros_like, (values, shared, self.cut.around, self.weights))
-        return Total(at_stage, at_stage, kept, *sums)
+        sums = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (values, self.cut.around, self.weights))
+        return Total(at_stage, at_stage, kept, sums[0], jax.tree.map(jnp.zeros_like, shared), *sums[1:])
 
     def tick(self, total: Total, now: jax.Array, values: Any, shared: Any, beside: Any) -> Total:
         """A piece forward, the loss of the micro-batch that leaves the last stage, and a piece backward."""

@@ -57,7 +57,8 @@ def accumulated(
         (_, shares), grads = jax.value_and_grad(share_of_loss, has_aux=True)(params, *microbatch_and_key)
         return jax.tree.map(jnp.add, total, (grads, shares)), None
 
-    zeros = jax.tree.map(jnp.zeros_like, (params, weights))
+    # In float32 whatever the parameters are kept in: what a micro-batch adds must not be rounded away.
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (params, weights))
     (gradients, shares), _ = jax.lax.scan(add, zeros, (microbatches, keys))
     return Found(gradients, shares, weights)
 

@@ -30,6 +30,7 @@ from t5x_like.models import (
     mixture_of_experts,
     mixture_of_experts_dispatch,
     mixture_of_experts_routers,
+    parameter_type,
     positions,
     remat,
     ring_attention,
@@ -40,7 +41,15 @@ from t5x_like.models import (
     vision,
 )
 from t5x_like.objectives.table import LOSSES, OBJECTIVES
-from t5x_like.optimizers import clipping, eight_bit_state, loss_scaling, muon, param_groups, schedules
+from t5x_like.optimizers import (
+    clipping,
+    eight_bit_state,
+    loss_scaling,
+    muon,
+    param_groups,
+    schedules,
+    stochastic_rounding,
+)
 from t5x_like.partitioning import axis_rules, mesh, stages
 from t5x_like.train import initial, loop, one_forward_one_backward
 
@@ -59,6 +68,7 @@ CONFIGURABLES: dict[str, Callable] = {
     **LOSSES,
     # models and their parts
     "Decoder": decoder.Decoder,
+    "kept_in": parameter_type.kept_in,
     "EncoderDecoder": encoder_decoder.EncoderDecoder,
     "Encoder": encoder.Encoder,
     "Discriminator": generator_discriminator.Discriminator,
@@ -148,6 +158,7 @@ CONFIGURABLES: dict[str, Callable] = {
     "sgd": optax.sgd,
     "muon": muon.muon,
     "eight_bit_state": eight_bit_state.eight_bit_state,
+    "stochastically_rounded": stochastic_rounding.stochastically_rounded,
     "grouped": param_groups.grouped,
     "loss_scaled": loss_scaling.loss_scaled,
     "clipped": clipping.clipped,

@@ -1,19 +1,25 @@
 """The battery that every optimizer passes. Add a row for a new one; add a test here, not in its own file."""
 
 import functools
+import pathlib
 
 import jax
 import numpy as np
 import optax
 import pytest
 
+from t5x_like import configs
+from t5x_like.commands.options import arguments_of
+from t5x_like.configurables import CONFIGURABLES
 from t5x_like.optimizers.clipping import clipped
 from t5x_like.optimizers.eight_bit_state import eight_bit_state
 from t5x_like.optimizers.loss_scaling import loss_scaled
 from t5x_like.optimizers.muon import muon
 from t5x_like.optimizers.param_groups import AllExcept, grouped
+from t5x_like.optimizers.stochastic_rounding import stochastically_rounded
 from t5x_like.partitioning.axis_rules import AxisRules, optimizer_shardings, shardings
 from t5x_like.partitioning.mesh import make_mesh
+from t5x_like.train.state import plan_state
 
 OPTIMIZERS = {
     "adamw": lambda rate: optax.adamw(rate, weight_decay=0.0),
@@ -25,6 +31,9 @@ OPTIMIZERS = {
     ),
     "loss_scaled": lambda rate: unscaled(loss_scaled(optax.adamw(rate, weight_decay=0.0))),
     "eight_bit_adamw": lambda rate: eight_bit_state(optax.adamw(rate, weight_decay=0.0), block=8, smallest=1),
+    "stochastically_rounded": lambda rate: kept_in_bfloat16(
+        stochastically_rounded(optax.adamw(rate, weight_decay=0.0))
+    ),
     "lion": lambda rate: optax.lion(rate, weight_decay=0.0),
     "sgd": lambda rate: optax.sgd(twenty_times(rate), momentum=0.9),
 }
@@ -43,6 +52,18 @@ def unscaled(optimizer):
     return optax.GradientTransformation(optimizer.init, update)
 
 
+def kept_in_bfloat16(optimizer):
+    """As of a model that is kept in it; the battery's parameters have such values."""
+
+    def rounded(p):
+        return jax.tree.map(lambda x: x.astype("bfloat16"), p)
+
+    def update(grads, state, p):
+        return optimizer.update(grads, state, rounded(p))
+
+    return optax.GradientTransformation(lambda p: optimizer.init(rounded(p)), update)
+
+
 every = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 # One scanned layer stack with its norm, and an embedding: the shapes that have to work.
@@ -53,7 +74,7 @@ SIZES = {"layers/wi": (2, 8, 16), "layers/scale": (2, 8), "embedding": (16, 8)}
 def params(dtype="float32"):
     keys = jax.random.split(jax.random.key(0), len(SIZES))
     pairs = zip(SIZES.items(), keys, strict=True)
-    return {name: 0.5 + jax.random.uniform(key, size).astype(dtype) for (name, size), key in pairs}
+    return {name: (0.5 + jax.random.uniform(key, size)).astype("bfloat16").astype(dtype) for (name, size), key in pairs}
 
 
 def distance(p):
@@ -108,3 +129,20 @@ def test_split_state_gives_the_numbers_of_whole_state_and_is_never_whole(make):
             assert array.addressable_shards[0].data.size == array.size // 4, array.sharding
     split, state = updates_of(optimizer, 5, split, state)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), split, whole)
+
+
+@pytest.mark.parametrize("path", sorted(pathlib.Path("configs/optimizers").glob("*.gin")), ids=lambda path: path.stem)
+def test_every_recipe_builds_an_optimizer_for_its_model(path, tmp_path):
+    file = tmp_path / "run.gin"
+    file.write_text(f"include 'models/llama_tiny.gin'\ninclude 'optimizers/{path.name}'\n")
+    table = {**CONFIGURABLES, "train": arguments_of(CONFIGURABLES["train"])}
+    where = {"root": "train", "search_paths": ["configs"]}
+    left = configs.left_open(table, [str(file)], **where)
+    supplied = [key.removeprefix("train.") for key in left if key.startswith("train.")]
+    answers = {"total_steps": 500, "decay_steps": 20, "model": "@Decoder"}
+    overrides = [f"--gin.{key}={answers[key.rsplit('.', 1)[1]]}" for key in left if not key.startswith("train.")]
+    run = configs.resolve(table, [str(file)], overrides, supplied=supplied, **where).call(**dict.fromkeys(supplied))
+    plan = plan_state(run["model"], run["optimizer"], make_mesh(data=1, fsdp=8), AxisRules())
+    large = [leaf for leaf in jax.tree.leaves(plan.abstract.opt_state) if leaf.size >= 64 * 64]
+    assert large and all(leaf.sharding.shard_shape(leaf.shape) != leaf.shape for leaf in large)
+    assert float(run["learning_rate"](0)) > 0

@@ -262,5 +262,7 @@ class Embedding(nnx.Module):
         self.table = parameter(rngs, init.embedding, shape, ("vocab", "embed"), fan_in=sizes.d_model)
 
     def __call__(self, tokens_BL: jax.Array) -> jax.Array:
-        x_BLD = jnp.take(self.table[...], tokens_BL, axis=0, mode="fill").astype(self.dtype)
+        # The gradient of a frequent token is a sum over all its places, which is taken in float32.
+        table_VD = self.table[...].astype(jnp.float32)
+        x_BLD = jnp.take(table_VD, tokens_BL, axis=0, mode="fill").astype(self.dtype)
         return x_BLD * jnp.asarray(self.scale, x_BLD.dtype)

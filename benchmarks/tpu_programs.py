@@ -62,7 +62,8 @@ LLAMA_8B = f"""{DECODER}Pipeline.lengths = {{'targets': 8192}}
 Pipeline.batch_size = 512
 """
 LONG_ROWS_FILES = "models/llama3_8b.gin", "meshes/ring.gin"
-LONG_ROWS = f"""{DECODER}make_mesh.fsdp = 16
+LONG_ROWS = f"""{DECODER}Attention.kernel = @balanced_ring
+make_mesh.fsdp = 16
 AxisRules.embed = ('fsdp', 'context')
 Pipeline.lengths = {{'targets': 131072}}
 Pipeline.batch_size = 16
@@ -87,12 +88,17 @@ def told_to_maxtext(topology: str, model: str, length: int, *more: str) -> tuple
     """The same shapes; `more` may say again what stands before it."""
     default = {"remat_policy": "full", "attention": "flash", "compile_topology_num_slices": 1}
     default |= {"per_device_batch_size": 2, "compile_topology": topology, "model_name": model}
-    default |= {"max_target_length": length} | dict(one.split("=") for one in more)
+    default |= {"max_target_length": length, "allow_split_physical_axes": True} | dict(one.split("=") for one in more)
     return tuple(f"{name}={value}" for name, value in default.items())
 
 
 LONG_MAXTEXT = "per_device_batch_size=0.0625", "ici_context_parallelism=16", "ici_fsdp_parallelism=16"
-EXPERTS_MAXTEXT = "ici_expert_parallelism=8", "ici_fsdp_parallelism=32", "sparse_matmul=False", "capacity_factor=1.25"
+EXPERTS_MAXTEXT = (
+    "ici_expert_parallelism=8",
+    "ici_fsdp_parallelism=32",
+    "sparse_matmul=False",
+    "capacity_factor=1.25",
+)
 SLICES_MAXTEXT = (
     "compile_topology_num_slices=4",
     "dcn_pipeline_parallelism=4",
@@ -180,21 +186,26 @@ def tell(arguments: int, temporaries: int, seconds: float, collectives: list) ->
     print("TOLD " + json.dumps(told), flush=True)
 
 
-def row(python: str, name: str, whose: str) -> list[str]:
-    command = [python, "-m", "benchmarks.tpu_programs", "--work", whose, name]
+def told_by(python: str, module: str, *arguments: str) -> dict:
+    """What the largest program tells that `module --work ...` compiles, in a process of its own."""
     path = os.pathsep.join([str(record.ROOT), os.environ.get("PYTHONPATH", "")])
     changed = os.environ | {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "PYTHONPATH": path}
     changed |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}  # beside another process that compiles
-    done = subprocess.run(command, capture_output=True, text=True, env=changed)
+    done = subprocess.run([python, "-m", module, "--work", *arguments], capture_output=True, text=True, env=changed)
     lines = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
     if not lines:
-        raise RuntimeError(f"{name}, {whose}: {done.stderr[-2000:]}")
-    told = max((json.loads(line[5:]) for line in lines), key=lambda told: told["arguments"])
+        raise RuntimeError(f"{module} {' '.join(arguments)}: {done.stderr[-2000:]}")
+    return max((json.loads(line[5:]) for line in lines), key=lambda told: told["arguments"])
+
+
+def row(python: str, name: str, whose: str) -> list[str]:
+    told = told_by(python, "benchmarks.tpu_programs", whose, name)
     sums = [told["sent"].get(kind, 0) for kind in ("all-gather", "all-reduce")]
     sums = [told["arguments"], told["temporaries"], *sums, sum(told["sent"].values()) - sum(sums)]
+    slices = f"{PROGRAMS[name].num_slices} x " if PROGRAMS[name].num_slices > 1 else ""
     return [
         name,
-        PROGRAMS[name].topology,
+        slices + PROGRAMS[name].topology,
         whose,
         *(f"{size / 1e9:.3f}" for size in sums),
         f"{told['seconds']:.0f}",

@@ -22,7 +22,8 @@ from t5x_like.models.mixture_of_experts_dispatch import dropless
 from t5x_like.models.mixture_of_experts_routers import Routing, SoftmaxTopK, load_of_rows
 
 # Experts are called as `experts(x, multiply, axes=, dropout_key=)`, where multiply(x, kernel_EIO) gives every row of
-# `x` times the kernel of its expert, and `axes` names the dims of `x` but the last.
+# `x` times the kernel of its expert, and `axes` names the dims of `x` but the last. What comes and what goes is placed,
+# so that gradients are too: left alone, XLA gathered the tokens of all devices to sum the gradient of a kernel.
 
 
 class GatedExperts(nnx.Module):
@@ -49,11 +50,11 @@ class GatedExperts(nnx.Module):
     def __call__(
         self, x: jax.Array, multiply: Callable, *, axes: tuple[str | None, ...], dropout_key: jax.Array | None
     ) -> jax.Array:
-        x = x.astype(self.dtype)
+        x = self.shard(x.astype(self.dtype), *axes, "embed_activation")
         y = self.activation(multiply(x, self.gate[...].astype(self.dtype)))
         y = y * multiply(x, self.up[...].astype(self.dtype))
         y = self.shard(drop_each(y, dropout_key, self.dropout_rate), *axes, "mlp_activation")
-        return multiply(y, self.down[...].astype(self.dtype))
+        return self.shard(multiply(y, self.down[...].astype(self.dtype)), *axes, "embed_activation")
 
 
 class Experts(nnx.Module):
@@ -79,9 +80,10 @@ class Experts(nnx.Module):
     def __call__(
         self, x: jax.Array, multiply: Callable, *, axes: tuple[str | None, ...], dropout_key: jax.Array | None
     ) -> jax.Array:
-        y = self.activation(multiply(x.astype(self.dtype), self.up[...].astype(self.dtype)))
+        x = self.shard(x.astype(self.dtype), *axes, "embed_activation")
+        y = self.activation(multiply(x, self.up[...].astype(self.dtype)))
         y = self.shard(drop_each(y, dropout_key, self.dropout_rate), *axes, "mlp_activation")
-        return multiply(y, self.down[...].astype(self.dtype))
+        return self.shard(multiply(y, self.down[...].astype(self.dtype)), *axes, "embed_activation")
 
 
 class MixtureOfExperts(nnx.Module):

@@ -2,11 +2,13 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pytest
 
-from t5x_like.partitioning.axis_rules import AxisRules
+from t5x_like.partitioning.axis_rules import AxisRules, batch_sharding
 from t5x_like.partitioning.stages import pipelined
+from t5x_like.planning.collectives import collectives_of
 from tests.partitioning import mesh_runs
 
 
@@ -38,3 +40,15 @@ def test_twenty_steps_on_packed_rows_are_those_of_one_device(name):
     found = mesh_runs.losses(model, batches, sizes=row.sizes, rules=row.rules)
     np.testing.assert_allclose(found, mesh_runs.losses(mesh_runs.model_of(row.family), batches), rtol=1e-4)
     assert np.ptp(found) > 0.01  # it learns, so a wrong gradient would show
+
+
+def test_tokens_travel_to_experts_and_back_and_are_never_gathered():
+    """The slots of 2,048 tokens are 2 MiB wide in d_model and 4 in d_ff; a kernel of all experts is 256 KiB."""
+    model = mesh_runs.model_of("moe", num_layers=1, d_model=64, d_ff=128)
+    mesh, plan, step = mesh_runs.set_up(model, sizes={"fsdp": 4, "expert": 2})
+    rows = mesh_runs.batches_of("moe", 1, rows=32, length=64)[0]
+    places = batch_sharding(mesh, AxisRules(), 32)
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=places), rows)
+    sent = collectives_of(step.lower(plan.abstract, batch, jax.random.key(0)).compile().as_text(), mesh)
+    assert max(one.bytes for one in sent if one.kind == "all-gather") <= 8 * 64 * 128 * 4
+    assert any(one.kind == "all-to-all" and one.axes == "expert" for one in sent)

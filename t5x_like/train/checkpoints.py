@@ -174,8 +174,15 @@ def restore_params(
     wanted = {f"params/{name}": leaf for name, leaf in target.items()}
     saved = {name: shape for name, shape in saved_arrays(folder, step).items() if name.startswith("params/")}
     check_same(wanted, saved, f"checkpoint {step} in {folder}")
-    restored = read_arrays(folder, step, wanted)
-    return {name: restored[f"params/{name}"] for name in target}
+    return read_params(folder, step, target)
+
+
+def read_params(
+    folder: str | pathlib.Path, step: int, wanted: Mapping[str, jax.Array | jax.ShapeDtypeStruct]
+) -> dict[str, jax.Array]:
+    """These parameters of the step, whatever else it holds."""
+    read = read_arrays(folder, step, {f"params/{name}": leaf for name, leaf in wanted.items()})
+    return {name: read[f"params/{name}"] for name in wanted}
 
 
 def saved_arrays(folder: str | pathlib.Path, step: int) -> dict[str, jax.ShapeDtypeStruct]:

@@ -111,14 +111,14 @@ class FromCheckpoint:
     ) -> dict[str, jax.Array]:
         step, matched = self.chosen_step(), self.match(target)
         saved = checkpoints.saved_arrays(self.folder, step)
-        wanted = {f"params/{source}": target[name] for name, source in matched.taken.items()}
-        wanted |= {f"params/{source}": saved[f"params/{source}"] for source in matched.resized.values()}
-        read = checkpoints.read_arrays(self.folder, step, wanted)
+        wanted = {source: target[name] for name, source in matched.taken.items()}
+        wanted |= {source: saved[f"params/{source}"] for source in matched.resized.values()}
+        read = checkpoints.read_params(self.folder, step, wanted)
         params = dict(by_chance)
         for name, source in matched.taken.items():
-            params[name] = read[f"params/{source}"].astype(target[name].dtype)
+            params[name] = read[source].astype(target[name].dtype)
         for name, source in matched.resized.items():
-            params[name] = jax.device_put(grown(read[f"params/{source}"], target[name].shape), target[name].sharding)
+            params[name] = jax.device_put(grown(read[source], target[name].shape), target[name].sharding)
         return params
 
 

@@ -47,6 +47,7 @@ from t5x_like.optimizers import (
     loss_scaling,
     muon,
     param_groups,
+    schedule_free,
     schedules,
     stochastic_rounding,
 )
@@ -156,6 +157,7 @@ CONFIGURABLES: dict[str, Callable] = {
     "adafactor": optax.adafactor,
     "lion": optax.lion,
     "sgd": optax.sgd,
+    "schedule_free_adamw": schedule_free.schedule_free_adamw,
     "muon": muon.muon,
     "eight_bit_state": eight_bit_state.eight_bit_state,
     "stochastically_rounded": stochastic_rounding.stochastically_rounded,

@@ -16,6 +16,7 @@ from t5x_like.optimizers.eight_bit_state import eight_bit_state
 from t5x_like.optimizers.loss_scaling import loss_scaled
 from t5x_like.optimizers.muon import muon
 from t5x_like.optimizers.param_groups import AllExcept, grouped
+from t5x_like.optimizers.schedule_free import schedule_free_adamw
 from t5x_like.optimizers.stochastic_rounding import stochastically_rounded
 from t5x_like.partitioning.axis_rules import AxisRules, optimizer_shardings, shardings
 from t5x_like.partitioning.mesh import make_mesh
@@ -34,6 +35,8 @@ OPTIMIZERS = {
     "stochastically_rounded": lambda rate: kept_in_bfloat16(
         stochastically_rounded(optax.adamw(rate, weight_decay=0.0))
     ),
+    # With this b1 its sums are exact, so that nothing is nothing.
+    "schedule_free": lambda rate: schedule_free_adamw(ten_times(rate), b1=0.5),
     "lion": lambda rate: optax.lion(rate, weight_decay=0.0),
     "sgd": lambda rate: optax.sgd(twenty_times(rate), momentum=0.9),
 }
@@ -41,6 +44,10 @@ OPTIMIZERS = {
 
 def twenty_times(rate):
     return (lambda step: 20.0 * rate(step)) if callable(rate) else 20.0 * rate
+
+
+def ten_times(rate):
+    return (lambda step: 10.0 * rate(step)) if callable(rate) else 10.0 * rate
 
 
 def unscaled(optimizer):

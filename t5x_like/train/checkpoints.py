@@ -24,9 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from t5x_like.optimizers import schedule_free
 from t5x_like.train import digests, disk, run_folder
 
 FORMAT = 1  # of the metadata item
@@ -180,9 +181,20 @@ def restore_params(
 def read_params(
     folder: str | pathlib.Path, step: int, wanted: Mapping[str, jax.Array | jax.ShapeDtypeStruct]
 ) -> dict[str, jax.Array]:
-    """These parameters of the step, whatever else it holds."""
-    read = read_arrays(folder, step, {f"params/{name}": leaf for name, leaf in wanted.items()})
-    return {name: read[f"params/{name}"] for name in wanted}
+    """These parameters of the step, whatever else it holds; of a schedule-free run its mean, as `evaluated` has it."""
+    saved = saved_arrays(folder, step)
+    beside = {name: names for name, names in schedule_free.saved_beside(saved).items() if name in wanted}
+    arrays = {f"params/{name}": leaf for name, leaf in wanted.items()}
+    for name, (z, b1) in beside.items():
+        sharding = wanted[name].sharding
+        everywhere = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else None
+        arrays[z] = wanted[name]
+        arrays[b1] = jax.ShapeDtypeStruct((), saved[b1].dtype, sharding=everywhere)
+    read = read_arrays(folder, step, arrays)
+    params = {name: read[f"params/{name}"] for name in wanted}
+    for name, (z, b1) in beside.items():
+        params |= schedule_free.averages({name: params[name]}, {name: read[z]}, read[b1])
+    return params
 
 
 def saved_arrays(folder: str | pathlib.Path, step: int) -> dict[str, jax.ShapeDtypeStruct]:

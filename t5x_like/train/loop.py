@@ -20,6 +20,7 @@ from t5x_like.data.pipeline import Pipeline
 from t5x_like.metrics.held_out import HeldOut
 from t5x_like.metrics.throughput import Throughput
 from t5x_like.metrics.writers import open_log
+from t5x_like.optimizers import schedule_free
 from t5x_like.partitioning.axis_rules import AxisRules
 from t5x_like.partitioning.mesh import make_mesh
 from t5x_like.partitioning.placement import placement_table
@@ -257,7 +258,7 @@ class Loop(NamedTuple):
     def evaluate(self, step: int, state: TrainState) -> dict[str, float]:
         progress = functools.partial(self.guarded.watchdog.progress, "evaluate")
         progress()
-        measured = self.held_out(state.params, progress)
+        measured = self.held_out(schedule_free.evaluated(state.params, state.opt_state), progress)
         if measured:
             losses_of_tasks = ", ".join(f"{task} {means['loss']:.4f}" for task, means in measured.items())
             self.progress.say(f"step {step:,}: held-out loss {losses_of_tasks}")

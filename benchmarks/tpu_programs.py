@@ -82,6 +82,15 @@ Decoder.layer_loop = @pipelined()
 Pipeline.lengths = {{'targets': 2048}}
 Pipeline.batch_size = 512
 """
+ROUNDS_FILES = "models/llama_7b.gin", "meshes/pipeline.gin"
+ROUNDS = f"""{DECODER}make_mesh.data = 1
+make_mesh.fsdp = 64
+Decoder.layer_loop = @pipelined()
+pipelined.num_microbatches = 8
+pipelined.num_rounds = 8
+Pipeline.lengths = {{'targets': 2048}}
+Pipeline.batch_size = 512
+"""
 
 
 def told_to_maxtext(topology: str, model: str, length: int, *more: str) -> tuple[str, ...]:
@@ -125,9 +134,10 @@ PROGRAMS = {
     "Mixtral 8x7B, 2 x 2,048 a chip": Program(
         "v5e:16x16", EXPERTS_FILES, EXPERTS, told_to_maxtext("v5e-256", "mixtral-8x7b", 2048, *EXPERTS_MAXTEXT)
     ),
-    "Llama 2 7B in stages on 4 slices, 2 x 2,048 a chip": Program(
-        "v5e:8x8", SLICES_FILES, SLICES, told_to_maxtext("v5e-64", "llama2-7b", 2048, *SLICES_MAXTEXT), num_slices=4
+    "Llama 2 7B in stages on 4 slices, 8 rounds": Program(
+        "v5e:8x8", ROUNDS_FILES, ROUNDS, told_to_maxtext("v5e-64", "llama2-7b", 2048, *SLICES_MAXTEXT), num_slices=4
     ),
+    "the same by 1F1B": Program("v5e:8x8", SLICES_FILES, SLICES, num_slices=4),
 }
 
 

@@ -4,11 +4,14 @@ A collective inside a loop counts as often as the loop turns: the compiler write
 compares a counter with it. Bytes are those of the whole array on one device: of an all-gather the gathered one, of a
 reduce-scatter the one that is summed before each keeps its part. A TPU's program has two forms of its own: a collective
 that runs beside other work stands in every computation of its chain, from AsyncCollectiveStart to AsyncCollectiveDone,
-and is counted at its start; a reduce-scatter is a computation all-reduce-scatter, whose all-reduce is none.
+and is counted at its start; a reduce-scatter is a computation all-reduce-scatter, whose all-reduce is none. A program
+for several slices is that of one of them: its groups number the chips of a slice, and what goes to others, along
+"slices", is sent through the hosts.
 """
 
 import collections
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -21,6 +24,7 @@ _ITEM_BYTES = {"pred": 1, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "bf16": 
 _ITEM_BYTES |= {"f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8, "c64": 8}
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 _OPERATION = re.compile(r" = (.*?) (" + "|".join(KINDS) + r")(?:-start)?\(")
+_TO_SLICES = re.compile(r' = (.*?) send\(.*_xla_host_transfer_rendezvous="(' + "|".join(KINDS) + ")")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 _CALLED = re.compile(
     r"(?:body|condition|to_apply|calls|true_computation|false_computation|async_computation)=%?([\w.\-]+)"
@@ -37,7 +41,7 @@ _PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,{} ]*\})\}")
 
 
 class Collective(NamedTuple):
-    """kind, the mesh axes it goes along ("?": none of their combinations), bytes at a time, and times a step."""
+    """kind, the mesh axes it goes along ("slices": to other slices, "?": none of their combinations), bytes, times."""
 
     kind: str
     axes: str
@@ -65,6 +69,9 @@ def collectives_of(hlo: str, mesh: Mesh) -> list[Collective]:
                 if computation.startswith("all-reduce-scatter"):
                     kind = "reduce-scatter"
                 found[kind, names.get(groups, "?"), size] += times[computation]
+            if (match := _TO_SLICES.search(line)) and times[computation]:
+                size = max(array_bytes(*array) for array in _ARRAY.findall(match[1]))
+                found[match[2], "slices", size] += times[computation]
     made = [Collective(*key, count) for key, count in found.items()]
     return sorted(made, key=lambda one: -one.bytes * one.times)
 
@@ -158,7 +165,14 @@ def groups_of(line: str, num_devices: int) -> frozenset[frozenset[int]]:
 
 def axis_groups(mesh: Mesh) -> dict[frozenset[frozenset[int]], str]:
     """{groups of device numbers: "fsdp" or "data x fsdp"} for every combination of the axes that split something."""
-    numbers = np.arange(mesh.size).reshape(mesh.devices.shape)
+    slices = np.vectorize(lambda device: getattr(device, "slice_index", 0))(mesh.devices)  # TPU devices alone have one
+    in_first = np.nonzero(slices == slices.min())
+    shape_of_slice = tuple(len(np.unique(places)) for places in in_first)
+    return groups_by_axes(shape_of_slice, mesh.axis_names) | groups_by_axes(mesh.devices.shape, mesh.axis_names)
+
+
+def groups_by_axes(shape: tuple[int, ...], names: tuple[str, ...]) -> dict[frozenset[frozenset[int]], str]:
+    numbers = np.arange(math.prod(shape)).reshape(shape)
     split = [i for i, size in enumerate(numbers.shape) if size > 1]
     found = {}
     for count in range(len(split), 0, -1):
@@ -166,5 +180,5 @@ def axis_groups(mesh: Mesh) -> dict[frozenset[frozenset[int]], str]:
             rest = [i for i in range(numbers.ndim) if i not in axes]
             rows = numbers.transpose([*rest, *axes]).reshape(-1, int(np.prod([numbers.shape[i] for i in axes])))
             groups = frozenset(frozenset(row) for row in rows.tolist())
-            found[groups] = " x ".join(mesh.axis_names[i] for i in axes)
+            found[groups] = " x ".join(names[i] for i in axes)
     return found

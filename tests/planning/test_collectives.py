@@ -82,6 +82,33 @@ def test_what_a_tpu_sends_is_counted_once_a_turn_however_many_computations_it_st
     }
 
 
+SLICES = """\
+ENTRY %main (a: bf16[1,64]) -> f32[8] {
+  %gathered = f32[64] all-gather(%a), channel_id=7, replica_groups={{0,1},{2,3}}, dimensions={0}
+  %sent = (bf16[1,1,2048], u32[]{:S(2)}, token[]) send(%x, %token), channel_id=17, is_host_transfer=true, \
+frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",\
+_xla_host_transfer_rendezvous="collective-permute_0",_xla_megascale_target={{400000->100000}}}
+  %received = (bf16[1,1,2048], u32[]{:S(2)}, token[]) recv(%token), channel_id=18, is_host_transfer=true, \
+frontend_attributes={_xla_host_transfer_rendezvous="collective-permute_0"}
+}
+"""
+
+
+class Chip:
+    def __init__(self, number):
+        self.slice_index = number // 4
+
+
+def test_a_program_for_several_slices_numbers_the_chips_of_one_and_sends_to_the_others():
+    class Mesh:
+        devices, axis_names, size = np.array([Chip(number) for number in range(8)]).reshape(2, 2, 2), "abc", 8
+
+    assert set(collectives_of(SLICES, Mesh)) == {
+        Collective("all-gather", "c", 4 * 64, 1),
+        Collective("collective-permute", "slices", 2 * 2048, 1),
+    }
+
+
 def test_a_loop_whose_turns_nobody_tells_counts_once(mesh):
     unknown = TPU.replace("constant(6)", "parameter(1)")
     assert Collective("all-gather", "fsdp", 2 * 512, 1) in collectives_of(unknown, mesh)

@@ -49,6 +49,7 @@ from t5x_like.optimizers import (
     param_groups,
     schedule_free,
     schedules,
+    soap,
     stochastic_rounding,
 )
 from t5x_like.partitioning import axis_rules, mesh, stages
@@ -158,6 +159,7 @@ CONFIGURABLES: dict[str, Callable] = {
     "lion": optax.lion,
     "sgd": optax.sgd,
     "schedule_free_adamw": schedule_free.schedule_free_adamw,
+    "soap": soap.soap,
     "muon": muon.muon,
     "eight_bit_state": eight_bit_state.eight_bit_state,
     "stochastically_rounded": stochastic_rounding.stochastically_rounded,

@@ -17,6 +17,7 @@ from t5x_like.optimizers.loss_scaling import loss_scaled
 from t5x_like.optimizers.muon import muon
 from t5x_like.optimizers.param_groups import AllExcept, grouped
 from t5x_like.optimizers.schedule_free import schedule_free_adamw
+from t5x_like.optimizers.soap import soap
 from t5x_like.optimizers.stochastic_rounding import stochastically_rounded
 from t5x_like.partitioning.axis_rules import AxisRules, optimizer_shardings, shardings
 from t5x_like.partitioning.mesh import make_mesh
@@ -37,6 +38,8 @@ OPTIMIZERS = {
     ),
     # With this b1 its sums are exact, so that nothing is nothing.
     "schedule_free": lambda rate: schedule_free_adamw(ten_times(rate), b1=0.5),
+    # Turned on the side whose factor has full rank here: of the other basis the rest is by chance.
+    "soap": functools.partial(soap, every=5, longest=8),
     "lion": lambda rate: optax.lion(rate, weight_decay=0.0),
     "sgd": lambda rate: optax.sgd(twenty_times(rate), momentum=0.9),
 }

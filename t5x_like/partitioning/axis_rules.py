@@ -159,7 +159,7 @@ def optimizer_shardings(
 
 def beside(leaf: jax.ShapeDtypeStruct, param: jax.ShapeDtypeStruct, sharding: NamedSharding) -> NamedSharding:
     """The parameter's sharding, cut down to a leaf of its shape, of its shape without one dimension (Adafactor), or
-    with a value for each block of the last one (8-bit state)."""
+    with a value for each block of the last one (8-bit state), or to a factor for some of its dimensions (SOAP)."""
     entries = [*sharding.spec, *[None] * (len(param.shape) - len(sharding.spec))]
     if leaf.shape == param.shape:
         return sharding
@@ -170,4 +170,22 @@ def beside(leaf: jax.ShapeDtypeStruct, param: jax.ShapeDtypeStruct, sharding: Na
     for dim in range(len(param.shape)):
         if leaf.shape == param.shape[:dim] + param.shape[dim + 1 :]:
             return NamedSharding(sharding.mesh, P(*entries[:dim], *entries[dim + 1 :]))
-    return NamedSharding(sharding.mesh, P())
+    return NamedSharding(sharding.mesh, square(leaf.shape, param.shape, entries, sharding.mesh))
+
+
+def square(shape: tuple[int, ...], param: tuple[int, ...], entries: list[MeshAxes], mesh: Mesh) -> P:
+    """Of a factor [..., m, m] for dimensions of the parameter that are m together: split as they are, and its second
+    dimension as the parameter's others, so that it is in as many parts as the parameter. Anything else lies whole."""
+    lead = len(shape) - 2
+    if lead < 0 or shape[-1] != shape[-2] or shape[:lead] != param[:lead]:
+        return P()
+    dims = range(lead, len(param))
+    for first, last in ((i, j) for i in dims for j in dims if i <= j):
+        if math.prod(param[first : last + 1]) == shape[-1]:
+            inside = [entry for entry in entries[first : last + 1] if entry is not None]
+            outside = [entry for entry in (*entries[lead:first], *entries[last + 1 :]) if entry is not None]
+            split = [next(iter(part), None) for part in (inside, outside)]
+            parts = [math.prod(mesh.shape[axis] for axis in as_tuple(entry)) for entry in split]
+            kept = (None if shape[-1] % n else entry for entry, n in zip(split, parts, strict=True))
+            return P(*entries[:lead], *kept)
+    return P()

@@ -53,7 +53,7 @@ from t5x_like.optimizers import (
     stochastic_rounding,
 )
 from t5x_like.partitioning import axis_rules, mesh, stages
-from t5x_like.train import initial, loop, one_forward_one_backward
+from t5x_like.train import initial, loop, one_forward_one_backward, one_forward_one_backward_of_two
 
 CONFIGURABLES: dict[str, Callable] = {
     "train": loop.train,
@@ -182,5 +182,6 @@ CONFIGURABLES: dict[str, Callable] = {
     "make_mesh": mesh.make_mesh,
     "pipelined": stages.pipelined,
     "one_forward_one_backward": one_forward_one_backward.one_forward_one_backward,
+    "one_forward_one_backward_of_two": one_forward_one_backward_of_two.one_forward_one_backward_of_two,
     "AxisRules": axis_rules.AxisRules,
 }

@@ -66,7 +66,7 @@ def train(
 
     learning_rate  only logged: give the optimizer the same schedule
     optimizer_rules   ZeRO's stages 1 and 2: split the optimizer's state where axis_rules keep parameters whole
-    gradients      how micro-batches go forward and backward: one by one, or @one_forward_one_backward
+    gradients      how micro-batches go forward and backward: one by one, or @one_forward_one_backward (_of_two)
     initial        where the parameters of step 0 come from; None: by chance
     eval_batches   None: all of the held-out split; dry_run: compile, print the memory per device, and stop
     start_fresh    set aside every checkpoint and begin at step 0; take_over: the folder of a run that is surely gone

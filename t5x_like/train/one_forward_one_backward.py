@@ -92,8 +92,8 @@ def opened(graphdef: nnx.GraphDef, loss: Loss, params: Params) -> Opened:
     name = type(model).__name__
     if len(stacks) != 1:
         raise ValueError(
-            f"one_forward_one_backward runs the layers of one stack and {name} has {len(stacks)}; leave "
-            "train.gradients as it is, which gives them GPipe's schedule"
+            f"one_forward_one_backward runs the layers of one stack and {name} has {len(stacks)}; set train.gradients "
+            "= @one_forward_one_backward_of_two for an encoder-decoder, else leave it as it is (GPipe's schedule)"
         )
     path, stack = stacks[0]
     if not isinstance(stack.loop.run, RunInStages) or stack.loop.run.num_rounds != 1:

@@ -59,6 +59,7 @@ HOMES = {
     "zstandard": ["tasks/", "corpus/curate.py"],
     "ftfy": ["corpus/cleaning.py"],
     "py3langid": ["corpus/cleaning.py"],
+    "fasttext": ["corpus/fasttext_model.py"],
     "fastwarc": ["corpus/warc.py"],
     "resiliparse": ["corpus/warc.py"],
     "defusedxml": ["corpus/markup.py"],

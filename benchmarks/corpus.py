@@ -170,7 +170,7 @@ def main() -> None:
             for number, name in enumerate(RECIPES if times == 1 else options.recipes):
                 rows.append(measured(name, RECIPES[name], path, folder / f"out{times}-{number}"))
                 print(rows[-1], file=sys.stderr)
-        for job in ("filters", "minhash") if options.datatrove else ():
+        for job in ("filters", "minhash", "whole", "whole-plain") if options.datatrove else ():
             before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
             command = [options.datatrove, str(DATATROVE), job, str(folder / "1.jsonl"), str(folder / f"dt-{job}")]
             told = subprocess.run(command, check=True, capture_output=True, text=True).stdout

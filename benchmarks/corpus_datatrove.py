@@ -1,6 +1,8 @@
 """The same jobs by datatrove, for `benchmarks.corpus`: run by the interpreter of an environment that has it.
 
-python corpus_datatrove.py filters|minhash INPUT.jsonl OUTPUT
+python corpus_datatrove.py filters|minhash|whole|whole-plain INPUT.jsonl OUTPUT
+
+"whole" is filters, then minhash over what they kept; "-plain" splits words at spaces instead of by spaCy.
 """
 
 import gzip
@@ -20,6 +22,7 @@ from datatrove.pipeline.filters import (
 )
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers.jsonl import JsonlWriter
+from datatrove.utils import word_tokenizers
 
 
 def run(steps, logs):
@@ -42,12 +45,33 @@ def minhash(source, out):
     run([reader, MinhashDedupFilter(str(out / "r")), JsonlWriter(str(out / "kept"))], out / "logs4")
 
 
+def whole(source, out):
+    filters(source, out / "filtered")
+    minhash(str(out / "filtered" / "kept"), out)
+
+
+def whole_plain(source, out):
+    word_tokenizers.load_tokenizer_assignments = lambda: {"eng": SpacesOnly}
+    whole(source, out)
+
+
+class SpacesOnly(word_tokenizers.WordTokenizer):
+    def word_tokenize(self, text):
+        return text.split()
+
+    def sent_tokenize(self, text):
+        return re.split(r"(?<=[.!?])\s+", text)
+
+    def span_tokenize(self, text):
+        return [match.span() for match in re.finditer(r"\S+", text)]
+
+
 def main() -> None:
     job, path, out = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
     only = out / "in"
     only.mkdir(parents=True)
     (only / path.name).symlink_to(path)
-    {"filters": filters, "minhash": minhash}[job](str(only), out)
+    {"filters": filters, "minhash": minhash, "whole": whole, "whole-plain": whole_plain}[job](str(only), out)
     kept = sum(gzip.decompress(file.read_bytes()).count(b"\n") for file in (out / "kept").glob("*.gz"))
     status = pathlib.Path("/proc/self/status").read_text()
     peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024

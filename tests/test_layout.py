@@ -66,7 +66,12 @@ HOMES = {
     "mwparserfromhell": ["corpus/wiki.py"],
     "scipy": ["corpus/linear_model.py"],
     "rjieba": ["vocabularies/train.py", "tasks/segment_text.py"],
-    "xxhash": ["corpus/exact_duplicates.py", "corpus/minhash.py", "corpus/repeated_lines.py"],
+    "xxhash": [
+        "corpus/exact_duplicates.py",
+        "corpus/minhash.py",
+        "corpus/repeated_lines.py",
+        "corpus/url_lists.py",
+    ],
     "grain": ["data/"],
     "array_record": ["data/"],
     "safetensors": ["models/hugging_face/tensors.py"],

@@ -39,6 +39,7 @@ from t5x_like.models import (
     splash_attention,
     task_heads,
     vision,
+    width_scaling,
 )
 from t5x_like.objectives.table import LOSSES, OBJECTIVES
 from t5x_like.optimizers import (
@@ -46,6 +47,7 @@ from t5x_like.optimizers import (
     eight_bit_state,
     loss_scaling,
     muon,
+    mup,
     param_groups,
     schedule_free,
     schedules,
@@ -136,6 +138,7 @@ CONFIGURABLES: dict[str, Callable] = {
     "CappedTiedHead": heads.CappedTiedHead,
     "ScaledTiedHead": heads.ScaledTiedHead,
     "BiasedTiedHead": heads.BiasedTiedHead,
+    "MupHead": width_scaling.MupHead,
     "MlmHead": heads.MlmHead,
     "ReplacedTokenHead": task_heads.ReplacedTokenHead,
     "PairHead": task_heads.PairHead,
@@ -148,6 +151,7 @@ CONFIGURABLES: dict[str, Callable] = {
     "SigmoidContrast": task_heads.SigmoidContrast,
     "normal_init": initializers.normal_init,
     "gpt2_init": initializers.gpt2_init,
+    "mup_init": width_scaling.mup_init,
     "t5_init": initializers.t5_init,
     "save_everything": layer_loops.save_everything,
     "save_nothing": layer_loops.save_nothing,
@@ -160,6 +164,7 @@ CONFIGURABLES: dict[str, Callable] = {
     "sgd": optax.sgd,
     "schedule_free_adamw": schedule_free.schedule_free_adamw,
     "soap": soap.soap,
+    "mup_adamw": mup.mup_adamw,
     "muon": muon.muon,
     "eight_bit_state": eight_bit_state.eight_bit_state,
     "stochastically_rounded": stochastic_rounding.stochastically_rounded,

@@ -15,6 +15,7 @@ from t5x_like.optimizers.clipping import clipped
 from t5x_like.optimizers.eight_bit_state import eight_bit_state
 from t5x_like.optimizers.loss_scaling import loss_scaled
 from t5x_like.optimizers.muon import muon
+from t5x_like.optimizers.mup import mup_adamw
 from t5x_like.optimizers.param_groups import AllExcept, grouped
 from t5x_like.optimizers.schedule_free import schedule_free_adamw
 from t5x_like.optimizers.soap import soap
@@ -40,6 +41,7 @@ OPTIMIZERS = {
     "schedule_free": lambda rate: schedule_free_adamw(ten_times(rate), b1=0.5),
     # Turned on the side whose factor has full rank here: of the other basis the rest is by chance.
     "soap": functools.partial(soap, every=5, longest=8),
+    "mup_adamw": functools.partial(mup_adamw, width=16, base_width=8),
     "lion": lambda rate: optax.lion(rate, weight_decay=0.0),
     "sgd": lambda rate: optax.sgd(twenty_times(rate), momentum=0.9),
 }

@@ -27,11 +27,12 @@ def main(arguments: list[str]) -> None:
     from rich.table import Table
 
     from t5x_like import configs
+    from t5x_like.commands.run_model import RunModel
     from t5x_like.corpus import curate
     from t5x_like.corpus.table import CORPUS
 
     resolved = configs.resolve(
-        CORPUS,
+        CORPUS | {"RunModel": RunModel},
         options.gin_file,
         [*options.overrides, *([f"sample={options.sample}"] if options.sample else [])],
         root="curate",

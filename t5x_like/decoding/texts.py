@@ -63,18 +63,6 @@ class TextModel:
 
     def score(self, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[float, int]]:
         """(log p of the targets given the inputs, in nats; how many tokens), EOS included, for each pair in order."""
-
-        @jax.jit
-        def run(params, rows):
-            model = merge(self.graphdef, params)
-            loss_BL = losses.by_chunks(
-                lambda x_BLD, targets_BL: losses.token_cross_entropy(model.logits(x_BLD), targets_BL),
-                model.hidden(rows).x_BLD,
-                rows.targets,
-                chunk_size=128,
-            )
-            return -(loss_BL * rows.loss_weights).sum(axis=1), rows.loss_weights.sum(axis=1)
-
         for window in batches(pairs, self.batch_size * BATCHES_SORTED):
             given, targets = (self.encode(side) for side in zip(*window, strict=True))
             ended = [[*ids, self.vocabulary.special.eos] for ids in targets]
@@ -84,7 +72,7 @@ class TextModel:
                 chosen = [(given[i], ended[i]) for i in texts]
                 rows = self.arrangement.scored(*zip(*fill(chosen, self.batch_size, ([], [0])), strict=True))
                 self.check_reach(rows, 0)
-                for i, score, count in zip(texts, *map(np.asarray, run(self.params, rows)), strict=False):
+                for i, score, count in zip(texts, *map(np.asarray, self._scores_of(self.params, rows)), strict=False):
                     found[i] = float(score), int(count)
             yield from found
 
@@ -100,6 +88,23 @@ class TextModel:
             raise ValueError(
                 f"the model has no position for token {longest} of a row: shorten the texts, or ask for fewer tokens"
             )
+
+    @functools.cached_property
+    def _scores_of(self):
+        """Log-likelihoods and tokens of rows; one function for all calls, so that none compiles again."""
+
+        @jax.jit
+        def run(params, rows):
+            model = merge(self.graphdef, params)
+            loss_BL = losses.by_chunks(
+                lambda x_BLD, targets_BL: losses.token_cross_entropy(model.logits(x_BLD), targets_BL),
+                model.hidden(rows).x_BLD,
+                rows.targets,
+                chunk_size=128,
+            )
+            return -(loss_BL * rows.loss_weights).sum(axis=1), rows.loss_weights.sum(axis=1)
+
+        return run
 
     @functools.cached_property
     def _hidden_at(self):

@@ -40,15 +40,16 @@ def plot(told: dict[tuple[str, int], dict], path: str) -> None:
         held = [told[mesh, count]["arguments"] / 1e9 for count in chips]
         together = [size + told[mesh, n]["temporaries"] / 1e9 for size, n in zip(held, chips, strict=True)]
         left.plot(chips, together, "o-", color=color, label=mesh)
-        left.plot(chips, held, "o:", color=color, mfc="white", label=f"{mesh}: parameters, optimizer, rows")
+        left.plot(chips, held, "o:", color=color, mfc="white")
         sent = [sum(told[mesh, count]["sent"].values()) / TOKENS / 1e6 for count in chips]
         right.plot(chips, sent, "o-", color=color, label=mesh)
+    left.plot([], [], "o:", color="0.4", mfc="white", label="of which parameters, optimizer, rows")
     for axes, label in ((left, "GB a chip"), (right, "MB sent by token")):
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(TOPOLOGIES), [f"{count:,}" for count in TOPOLOGIES])
         axes.set(xlabel="v5p chips", ylabel=label)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="lower left")
     left.set_yscale("log")
     right.set_ylim(bottom=0)
     figure.savefig(path, dpi=110)

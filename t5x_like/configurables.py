@@ -45,6 +45,7 @@ from t5x_like.objectives.table import LOSSES, OBJECTIVES
 from t5x_like.optimizers import (
     clipping,
     eight_bit_state,
+    host_memory,
     loss_scaling,
     muon,
     mup,
@@ -168,6 +169,7 @@ CONFIGURABLES: dict[str, Callable] = {
     "muon": muon.muon,
     "eight_bit_state": eight_bit_state.eight_bit_state,
     "stochastically_rounded": stochastic_rounding.stochastically_rounded,
+    "in_host_memory": host_memory.in_host_memory,
     "grouped": param_groups.grouped,
     "loss_scaled": loss_scaling.loss_scaled,
     "clipped": clipping.clipped,

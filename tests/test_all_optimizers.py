@@ -13,6 +13,7 @@ from t5x_like.commands.options import arguments_of
 from t5x_like.configurables import CONFIGURABLES
 from t5x_like.optimizers.clipping import clipped
 from t5x_like.optimizers.eight_bit_state import eight_bit_state
+from t5x_like.optimizers.host_memory import in_host_memory
 from t5x_like.optimizers.loss_scaling import loss_scaled
 from t5x_like.optimizers.muon import muon
 from t5x_like.optimizers.mup import mup_adamw
@@ -42,6 +43,7 @@ OPTIMIZERS = {
     # Turned on the side whose factor has full rank here: of the other basis the rest is by chance.
     "soap": functools.partial(soap, every=5, longest=8),
     "mup_adamw": functools.partial(mup_adamw, width=16, base_width=8),
+    "in_host_memory": lambda rate: in_host_memory(optax.adamw(rate, weight_decay=0.0)),
     "lion": lambda rate: optax.lion(rate, weight_decay=0.0),
     "sgd": lambda rate: optax.sgd(twenty_times(rate), momentum=0.9),
 }

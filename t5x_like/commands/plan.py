@@ -89,6 +89,7 @@ def show(console, report, kind: str, device) -> None:
     held = {
         "parameters": report.params_bytes,
         "optimizer": report.optimizer_bytes,
+        **({"optimizer in host memory": report.host_bytes} if report.host_bytes else {}),
         "temporaries": report.temporaries,
         "peak": report.peak,
     }

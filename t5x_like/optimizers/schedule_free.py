@@ -49,8 +49,15 @@ def evaluated(params: dict[str, jax.Array], opt_state: Any) -> dict[str, jax.Arr
         if isinstance(node, ScheduleFreeState):
             walked = {name: z for name, z in node.z.items() if not isinstance(z, optax.MaskedNode)}
             check_whole(walked, params)
+            walked = {name: on_device(z, params[name]) for name, z in walked.items()}
             params = params | averages({name: params[name] for name in walked}, walked, node.b1)
     return params
+
+
+def on_device(z: jax.Array, beside: jax.Array) -> jax.Array:
+    """z may wait in host memory."""
+    kind = beside.sharding.memory_kind
+    return z if z.sharding.memory_kind == kind else jax.device_put(z, z.sharding.with_memory_kind(kind))
 
 
 @jax.jit

@@ -34,6 +34,7 @@ class Report:
     groups: dict[str, int]
     params_bytes: int
     optimizer_bytes: int
+    host_bytes: int  # of the optimizer's state, in the host's memory and not the device's
     arguments: int
     temporaries: int
     peak: int
@@ -67,12 +68,13 @@ def plan(run: dict[str, Any], devices: list | None) -> Report:
     began = time.monotonic()
     compiled = compiled_or_refused(jax.jit(on_mesh(mesh, step), donate_argnums=0).lower(state.abstract, batch, key))
     seconds, memory = time.monotonic() - began, compiled.memory_analysis()
-    params = state.abstract.params
+    params, leaves = state.abstract.params, jax.tree.leaves(state.abstract.opt_state)
     return Report(
         mesh=mesh,
         groups=parameters_by_group(params),
         params_bytes=sum(map(bytes_per_device, params.values())),
-        optimizer_bytes=sum(map(bytes_per_device, jax.tree.leaves(state.abstract.opt_state))),
+        optimizer_bytes=sum(bytes_per_device(leaf) for leaf in leaves if not waits(leaf)),
+        host_bytes=sum(bytes_per_device(leaf) for leaf in leaves if waits(leaf)),
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         peak=memory.argument_size_in_bytes
@@ -84,6 +86,10 @@ def plan(run: dict[str, Any], devices: list | None) -> Report:
         tokens=data.batch_size * sum(data.lengths.values()),
         collectives=collectives.collectives_of(compiled.as_text(), mesh),
     )
+
+
+def waits(leaf: jax.ShapeDtypeStruct) -> bool:
+    return leaf.sharding.memory_kind == "pinned_host"
 
 
 def compiled_or_refused(lowered: jax.stages.Lowered) -> jax.stages.Compiled:

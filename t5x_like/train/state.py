@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from t5x_like.models.parameters import split
+from t5x_like.optimizers import host_memory
 from t5x_like.partitioning import axis_rules, stages
 from t5x_like.partitioning.axis_rules import AxisRules
 
@@ -56,10 +57,11 @@ def plan_state(
     places = axis_rules.shardings(mesh, rules, shapes, axes)
     moment_places = axis_rules.shardings(mesh, optimizer_rules or rules, shapes, axes)
     opt_shapes = jax.eval_shape(optimizer.init, shapes)
+    opt_places = axis_rules.optimizer_shardings(opt_shapes, shapes, moment_places, mesh)
     state_places = TrainState(
         step=NamedSharding(mesh, P()),
         params=places,
-        opt_state=axis_rules.optimizer_shardings(opt_shapes, shapes, moment_places, mesh),
+        opt_state=host_memory.placed(opt_places, opt_shapes),
     )
     state_shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), shapes, opt_shapes)
 

@@ -1,6 +1,8 @@
 """Optimizer state that waits in the host's memory between steps (as ZeRO-Offload's, arXiv:2101.06840, does).
 
-All moments come at once, so the peak falls only where activations need more than the moments do: ask `t5x_like plan`.
+What lies on the device between steps falls; the peak of a step did not in any program that was planned for a TPU
+(docs/results.md), as all moments come at once.
+
 Moments lie in pinned memory of the host beside each device, split as the parameter is. They come to the device for the
 update and go back behind it; the numbers are the same.
 """

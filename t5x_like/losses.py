@@ -6,6 +6,7 @@ has no more than cross-entropy it is one of the two classes here; otherwise it s
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from t5x_like import device_parts
 from t5x_like.features import Features
 
 
@@ -70,11 +72,11 @@ class ChunkedCrossEntropy:
     def __call__(self, model, batch: Features, dropout_key: jax.Array | None) -> dict[str, Term]:
         x_BLD, terms = model.hidden(batch, dropout_key=dropout_key)
 
-        def loss(x_BLD, targets_BL):
+        def loss(model, x_BLD, targets_BL):
             logits_BLV = model.logits(x_BLD)
             return token_cross_entropy(logits_BLV, targets_BL, z_loss=self.z_loss, label_smoothing=self.label_smoothing)
 
-        loss_BL = by_chunks(loss, x_BLD, batch.targets, chunk_size=self.chunk_size)
+        loss_BL = by_chunks(loss, model, x_BLD, batch.targets, chunk_size=self.chunk_size)
         return {"loss": weighted(loss_BL, batch.loss_weights), **terms}
 
     def measure(self, model, batch: Features) -> dict[str, Term]:
@@ -91,31 +93,37 @@ def check_settings(z_loss: float, label_smoothing: float) -> None:
 def token_metrics(model, batch: Features) -> dict[str, Term]:
     """What is reported of held-out text: "loss" in nats per target without z-loss or smoothing, and "accuracy"."""
 
-    def measure(x_BLD, targets_BL):
+    def measure(model, x_BLD, targets_BL):
         logits_BLV = model.logits(x_BLD)
         right_BL = (jnp.argmax(logits_BLV, axis=-1) == targets_BL).astype(jnp.float32)
         return token_cross_entropy(logits_BLV, targets_BL), right_BL
 
-    loss_BL, right_BL = by_chunks(measure, model.hidden(batch).x_BLD, batch.targets, chunk_size=128)
+    loss_BL, right_BL = by_chunks(measure, model, model.hidden(batch).x_BLD, batch.targets, chunk_size=128)
     return {"loss": weighted(loss_BL, batch.loss_weights), "accuracy": weighted(right_BL, batch.loss_weights)}
 
 
-def by_chunks(of_places: Callable[..., Any], x_BLD: jax.Array, targets_BL: jax.Array, *, chunk_size: int) -> Any:
-    """of_places(x_BLD, targets_BL) -> arrays [B, L], made of `chunk_size` places of every row at a time.
+def by_chunks(of_places: Callable[..., Any], model, x_BLD: jax.Array, targets_BL: jax.Array, *, chunk_size: int) -> Any:
+    """of_places(model, x_BLD, targets_BL) -> arrays [B, L], made of `chunk_size` places of every row at a time.
 
     What it makes in between is made again for the gradient. Only the length is cut, so that on a mesh every chunk lies
     as the whole batch does: rows over data, vocabulary over tensor. Gradients of parameters add up in their own type.
     """
+    return device_parts.on_own_places(
+        functools.partial(chunk_by_chunk, of_places, chunk_size), model, x_BLD, targets_BL
+    )
+
+
+def chunk_by_chunk(of_places: Callable[..., Any], chunk_size: int, model, x_BLD: jax.Array, targets_BL: jax.Array):
     B, L = targets_BL.shape
     num_chunks = -(-L // chunk_size)
     if num_chunks == 1:
-        return of_places(x_BLD, targets_BL)
+        return of_places(model, x_BLD, targets_BL)
     size = -(-L // num_chunks)  # chunks of one size, filled up with places whose results are cut off
     more = num_chunks * size - L
     x_BLD, targets_BL = jnp.pad(x_BLD, ((0, 0), (0, more), (0, 0))), jnp.pad(targets_BL, ((0, 0), (0, more)))
 
     def step(_, x_and_targets):
-        return None, of_places(*x_and_targets)
+        return None, of_places(model, *x_and_targets)
 
     chunks = (jnp.moveaxis(x.reshape(B, num_chunks, size, *x.shape[2:]), 1, 0) for x in (x_BLD, targets_BL))
     _, found = jax.lax.scan(jax.checkpoint(step, prevent_cse=False), None, tuple(chunks))

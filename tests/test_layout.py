@@ -18,6 +18,7 @@ FORBIDDEN_LIBRARIES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "sh
 # A part may import from itself and from the parts before it, never from those after it.
 ORDER = [
     "features",
+    "device_parts",
     "losses",
     "vocabularies",
     "data",
@@ -43,7 +44,7 @@ ORDER = [
 ]
 # Parts that may import less than what stands before them.
 ONLY_FROM = {
-    "models": {"features", "losses", "models"},
+    "models": {"features", "device_parts", "losses", "models"},
     "tasks": {"features", "vocabularies", "data", "objectives", "tasks"},
 }
 # Library -> the only places that may import it: a folder with a slash at its end, or a file.

@@ -97,7 +97,8 @@ class TextModel:
         def run(params, rows):
             model = merge(self.graphdef, params)
             loss_BL = losses.by_chunks(
-                lambda x_BLD, targets_BL: losses.token_cross_entropy(model.logits(x_BLD), targets_BL),
+                lambda model, x_BLD, targets_BL: losses.token_cross_entropy(model.logits(x_BLD), targets_BL),
+                model,
                 model.hidden(rows).x_BLD,
                 rows.targets,
                 chunk_size=128,

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from t5x_like.device_parts import size_of
 from t5x_like.models.initializers import Initializers
 from t5x_like.models.layers import (
     LayerNorm,
     Sizes,
     activation_named,
     add_bias,
-    length_is_split,
     parameter,
     project,
     zeros,
@@ -111,7 +111,7 @@ class MlmHead(nnx.Module):
 
 def multiply(x_BLD: jax.Array, matrix: jax.Array, *, contracted_dim: int, dtype: str) -> jax.Array:
     """x times the matrix over its `contracted_dim`: operands in `dtype`, sums and result in float32."""
-    tokens = x_BLD.shape[:2] if length_is_split() else (-1,)  # as in layers.project
+    tokens = x_BLD.shape[:2] if size_of("context") > 1 else (-1,)  # as in layers.project
     x = x_BLD.reshape(*tokens, x_BLD.shape[-1]).astype(dtype)
     dims = (((x.ndim - 1,), (contracted_dim,)), ((), ()))
     logits = jax.lax.dot_general(x, matrix.astype(dtype), dims, preferred_element_type=jnp.float32)

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
+from t5x_like.device_parts import over_axes
 from t5x_like.losses import Term
-from t5x_like.models.layers import over_axes
 from t5x_like.models.mixture_of_experts_routers import Routing, check_capacity_factor
 
 

@@ -23,11 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
+from t5x_like.device_parts import over_axes
 from t5x_like.models import chunked_attention
 from t5x_like.models.attention_kernels import MASKED, Scores, Visible
 from t5x_like.models.chunked_attention import Arrays, Tiles, chunked, multiply, pad
 from t5x_like.models.kv_cache import KeysValues
-from t5x_like.models.layers import dropout, over_axes
+from t5x_like.models.layers import dropout
 
 AXIS = "context"
 BY_LENGTH = P(None, AXIS)  # dim 1 of every array

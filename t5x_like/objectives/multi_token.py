@@ -38,9 +38,9 @@ def _one_head(model, x_BLD: jax.Array, batch: Features, distance: int) -> dict[s
     same_text_BL = (later(batch.segment_ids) == batch.segment_ids) & (batch.loss_weights > 0)
     weights_BL = jnp.where(same_text_BL, later(batch.loss_weights), 0.0)
 
-    def measure(x_BLD, targets_BL):
+    def measure(model, x_BLD, targets_BL):
         logits_BLV = model.logits(x_BLD)
         return losses.token_cross_entropy(logits_BLV, targets_BL), jnp.argmax(logits_BLV, axis=-1) == targets_BL
 
-    loss_BL, right_BL = losses.by_chunks(measure, x_BLD, later(batch.targets), chunk_size=128)
+    loss_BL, right_BL = losses.by_chunks(measure, model, x_BLD, later(batch.targets), chunk_size=128)
     return means(loss_BL, right_BL, weights_BL)

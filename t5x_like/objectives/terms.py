@@ -58,11 +58,11 @@ class SumOfTerms:
 def predict_tokens(model, x_BLD: jax.Array, batch: Features) -> dict[str, Term]:
     """The targets of every place that has a weight, by the model's own head."""
 
-    def measure(x_BLD, targets_BL):
+    def measure(model, x_BLD, targets_BL):
         logits_BLV = model.logits(x_BLD)
         return losses.token_cross_entropy(logits_BLV, targets_BL), jnp.argmax(logits_BLV, axis=-1) == targets_BL
 
-    loss_BL, right_BL = losses.by_chunks(measure, x_BLD, batch.targets, chunk_size=128)
+    loss_BL, right_BL = losses.by_chunks(measure, model, x_BLD, batch.targets, chunk_size=128)
     return means(loss_BL, right_BL, batch.loss_weights)
 
 

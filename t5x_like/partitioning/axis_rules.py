@@ -17,7 +17,7 @@ A mesh axis of size 1 splits nothing, so the default table serves every mesh.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -69,6 +69,10 @@ class AxisRules:
         return P(*(entry if entry is None or isinstance(entry, str) else tuple(entry) for entry in entries))
 
 
+def without(spec: P, mesh_axes: Sequence[str]) -> P:
+    return P(*(tuple(axis for axis in as_tuple(entry) if axis not in mesh_axes) for entry in spec))
+
+
 def as_tuple(entry: MeshAxes) -> tuple[str, ...]:
     if entry is None:
         return ()
@@ -112,9 +116,11 @@ class Constraint:
     rules: AxisRules
 
     def __call__(self, x: jax.Array, *axes: str | None) -> jax.Array:
-        spec = self.rules.spec(*axes)
+        spec, around = self.rules.spec(*axes), jax.sharding.get_abstract_mesh()
+        if around.manual_axes:  # x is what one device holds along these
+            spec = without(spec, around.manual_axes)
         check_divides(self.mesh, spec, shape=x.shape, axes=axes, what="activation")
-        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+        return jax.lax.with_sharding_constraint(x, spec if around.manual_axes else NamedSharding(self.mesh, spec))
 
 
 def constrain(mesh: Mesh, rules: AxisRules) -> ShardActivation:

@@ -20,7 +20,7 @@ from t5x_like.models.mixture_of_experts_dispatch import with_capacity
 from t5x_like.partitioning.axis_rules import AxisRules
 from t5x_like.partitioning.mesh import make_mesh, on_mesh
 from t5x_like.train.state import StatePlan, plan_state
-from t5x_like.train.step import Gradients, accumulated, make_train_step
+from t5x_like.train.step import Gradients, Loss, accumulated, make_train_step
 
 V, L, ROWS = 64, 16, 8
 SIZES = {"vocab_size": V, "d_model": 16, "num_heads": 8, "head_dim": 4, "d_ff": 32, "layer_loop": "scanned"}
@@ -74,15 +74,14 @@ def set_up(
     num_microbatches: int = 1,
     optimizer: optax.GradientTransformation | None = None,
     gradients: Gradients = accumulated,
+    loss: Loss = CrossEntropy(),  # noqa: B008  frozen
 ) -> Ready:
     """The step on a mesh of these sizes; None is one device."""
     sizes = sizes or {"data": 1}
     mesh = make_mesh(**{"data": 1} | sizes, devices=jax.devices()[: math.prod(sizes.values())])
     optimizer = optimizer or optax.adamw(1e-3)
     plan = plan_state(model, optimizer, mesh, rules, optimizer_rules)
-    step = make_train_step(
-        plan.graphdef, CrossEntropy(), optimizer, num_microbatches=num_microbatches, gradients=gradients
-    )
+    step = make_train_step(plan.graphdef, loss, optimizer, num_microbatches=num_microbatches, gradients=gradients)
     return Ready(mesh, plan, jax.jit(on_mesh(mesh, step), donate_argnums=0))
 
 

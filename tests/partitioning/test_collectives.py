@@ -7,6 +7,7 @@ import jax
 import optax
 import pytest
 
+from t5x_like.losses import ChunkedCrossEntropy
 from t5x_like.models.attention import Attention
 from t5x_like.models.blocks import Block
 from t5x_like.models.decoder import llama_layer
@@ -84,3 +85,15 @@ def test_a_step_sends_what_its_kind_of_parallelism_is_for_and_gathers_no_more(na
     kind, axes, size = row.sends
     assert [one for one in found if (one.kind, one.axes) == (kind, axes) and size in (None, one.bytes)], found
     assert [one for one in found if one.kind == "all-gather" and one.bytes > row.largest_gather] == []
+
+
+def test_the_head_is_gathered_once_and_its_gradient_summed_once_however_many_chunks_its_loss_has():
+    model = mesh_runs.model_of("llama", NUM_LAYERS)
+    loss = ChunkedCrossEntropy(chunk_size=L // 8)
+    ready = mesh_runs.set_up(model, sizes={"fsdp": 8}, optimizer=optax.sgd(1.0), loss=loss)
+    batch = mesh_runs.batches_of("llama", 1)[0]
+    compiled = ready.step.lower(ready.plan.abstract, batch, jax.random.key(0)).compile()
+    found = collectives_of(compiled.as_text(), ready.mesh)
+    head = [(one.kind, one.times) for one in found if one.bytes == EMBEDDING and one.axes == "fsdp"]
+    assert ("reduce-scatter", 1) in head
+    assert sum(times for kind, times in head if kind == "all-gather") == 1  # the embedding is read row by row

@@ -4,8 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+from t5x_like.losses import ChunkedCrossEntropy
 from t5x_like.partitioning.axis_rules import AxisRules, batch_sharding
 from t5x_like.partitioning.stages import pipelined
 from t5x_like.planning.collectives import collectives_of
@@ -52,3 +54,13 @@ def test_tokens_travel_to_experts_and_back_and_are_never_gathered():
     sent = collectives_of(step.lower(plan.abstract, batch, jax.random.key(0)).compile().as_text(), mesh)
     assert max(one.bytes for one in sent if one.kind == "all-gather") <= 8 * 64 * 128 * 4
     assert any(one.kind == "all-to-all" and one.axes == "expert" for one in sent)
+
+
+@pytest.mark.parametrize("sizes", [{"fsdp": 4, "tensor": 2}, {"data": 2, "fsdp": 2, "context": 2}])
+def test_a_loss_in_chunks_is_that_of_one_device_and_of_the_whole_rows(sizes):
+    batches = mesh_runs.batches_of("llama", 5)
+    optimizer, chunked = optax.sgd(1.0), ChunkedCrossEntropy(chunk_size=3)
+    model = mesh_runs.model_of("llama", num_layers=1)
+    found = mesh_runs.losses(model, batches, sizes=sizes, optimizer=optimizer, loss=chunked)
+    np.testing.assert_allclose(found, mesh_runs.losses(model, batches, optimizer=optimizer), rtol=1e-4)
+    assert np.ptp(found) > 0.01

@@ -25,7 +25,7 @@ from t5x_like.planning.collectives import collectives_of
 from t5x_like.planning.plan import abstract_batch, topology_devices
 from t5x_like.train.state import plan_params
 
-LENGTH, ROWS = 256, 8
+LENGTH, ROWS = 512, 8
 
 
 def decoder(order: str | None):
@@ -88,7 +88,6 @@ if __name__ == "__main__":
             {
                 "v5e, fsdp 4, tensor 2": program("v5e:2x4", "causal", data=1, fsdp=4, tensor=2),
                 "v5e, any order": program("v5e:2x4", None, data=1, fsdp=4, tensor=2),
-                "v5p, data 4": program("v5p:2x2x1", "causal", data=4),
             }
         )
     )

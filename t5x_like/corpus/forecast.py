@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from t5x_like.corpus import tally
+from t5x_like.corpus import run, tally
 from t5x_like.corpus.hashing import finish
-from t5x_like.corpus.minhash import shingles
+from t5x_like.corpus.minhash import shingle_sets
 from t5x_like.corpus.sources import Source
 
 _NGRAM = 5
+_AT_ONCE = 64  # documents
+_BYTES_A_DOCUMENT = 430  # from 81 MB to 2 GB of text (docs/results.md, MinHash), pages of mapped files with them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,16 +40,32 @@ class Sampled:
         return self.source.name
 
     def records(self, path: pathlib.Path, counts: Counter) -> Iterator[dict | str]:
-        """As of the source, less the documents that were not drawn."""
-        for item in self.source.records(path, counts):
-            if isinstance(item, str) or is_drawn(item["text"], self.fraction):
-                yield item
+        """As of the source, less the documents that were not drawn; what comes before damage is drawn from too."""
+        waiting: list[dict | str] = []
+        try:
+            for item in self.source.records(path, counts):
+                waiting.append(item)
+                if len(waiting) == _AT_ONCE:
+                    yield from self.drawn(waiting)
+                    waiting = []
+        except (ValueError, OSError, EOFError):
+            yield from self.drawn(waiting)
+            raise
+        yield from self.drawn(waiting)
+
+    def drawn(self, items: list[dict | str]) -> Iterator[dict | str]:
+        """Those of `items` that are drawn, and every reason why one could not be read."""
+        stays = iter(are_drawn([item["text"] for item in items if not isinstance(item, str)], self.fraction).tolist())
+        yield from (item for item in items if isinstance(item, str) or next(stays))
 
 
-def is_drawn(text: str, fraction: float) -> bool:
-    hashes = shingles(text, _NGRAM)
-    least = hashes[:1].astype(np.uint64) if len(hashes) else np.zeros(1, np.uint64)
-    return int(finish(least + np.uint64(1))[0]) < fraction * 2**64
+def are_drawn(texts: Sequence[str], fraction: float) -> np.ndarray:
+    """bool [texts]; many at once, since one by one their shingles took a quarter of a whole sample's time."""
+    flat, ends = shingle_sets(texts, _NGRAM)
+    sizes = np.diff(ends, prepend=0)
+    least = np.zeros(len(texts), np.uint64)
+    least[sizes > 0] = flat[(ends - sizes)[sizes > 0]]
+    return finish(least + np.uint64(1)) < fraction * 2**64
 
 
 def sampled(sources: Sequence[Source], fraction: float) -> Sequence[Any]:
@@ -59,13 +77,16 @@ def sampled(sources: Sequence[Source], fraction: float) -> Sequence[Any]:
 def of_whole(told: tally.Tally, fraction: float, key_bytes: int) -> dict[str, float]:
     """What the whole corpus will need and give, from the tally of a sample; seconds are of one core.
 
-    key_bytes   of all keys that steps over all documents wrote for the sample: at most so many are held at a time
+    key_bytes   of all keys that steps over all documents wrote for the sample. Keys are mapped: of them a worker holds
+                those that it has not written yet, twice while they are put together; choosing holds numbers a document
     """
-    *_, (_, left) = [("", [0, 0, 0]), *tally.by_step(told)]
+    (_, read), *_, (_, left) = [*tally.by_step(told)] * 2 or [("", [0, 0, 0])] * 2
     reading = told.seconds[tally.READ]
+    so_far = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
+    unwritten = min(key_bytes / fraction, run.KEY_BYTES) - min(key_bytes, run.KEY_BYTES)
     return {
         "CPU seconds": reading + (sum(told.seconds.values()) - reading) / fraction,
-        "peak bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + key_bytes * (1 / fraction - 1),
+        "peak bytes": so_far + 2 * unwritten + _BYTES_A_DOCUMENT * read[0] * (1 / fraction - 1),
         "documents": left[0] / fraction,
         "characters": left[1] / fraction,
         "bytes": left[2] / fraction,

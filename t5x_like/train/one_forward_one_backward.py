@@ -118,16 +118,34 @@ def one_forward_one_backward(
     cut = opened(graphdef, loss, params)
     weights = total_weights(cut.in_order, params, microbatches, keys)
     pipe = Pipe(cut, microbatches, keys, scale, weights, *static_parts(cut, microbatches, keys))
-    values = cut.values(cut.inside)
+    return run_ticks(
+        pipe,
+        cut,
+        weights,
+        num_microbatches=len(keys),
+        values_of=cut.values,
+        shared_of=lambda around: pipe.enter(around, 0).beside.shared,
+        num_ticks=len(keys) + 2 * num_stages() - 2,
+    )
+
+
+def run_ticks(
+    pipe, cut, weights: dict, *, num_microbatches: int, num_ticks: int, values_of: Callable, shared_of: Callable
+) -> Found:
+    """Every tick of a schedule, from the first micro-batch in to the last gradient out.
+
+    pipe        what a tick does: start(values, shared), tick(total, now, values, shared, beside), rows_and_keys(number)
+    values_of   of the parameters inside the layers, those by stage; shared_of: of the others, what all layers share
+    """
+    values = values_of(cut.inside)
     in_float32 = {name: jax.ShapeDtypeStruct(value.shape, jnp.float32) for name, value in cut.inside.items()}
-    to_inside = jax.linear_transpose(cut.values, in_float32)
-    shared, to_around = jax.vjp(lambda around: pipe.enter(around, 0).beside.shared, cut.around)
-    beside = jax.lax.map(pipe.rows_and_keys, jnp.arange(len(keys)))
+    to_inside = jax.linear_transpose(values_of, in_float32)
+    shared, to_around = jax.vjp(shared_of, cut.around)
+    beside = jax.lax.map(pipe.rows_and_keys, jnp.arange(num_microbatches))
 
     def tick(total, now):
         return pipe.tick(total, now, values, shared, beside), None
 
-    num_ticks = len(keys) + 2 * num_stages() - 2
     total, _ = jax.lax.scan(tick, pipe.start(values, shared), jnp.arange(num_ticks))
     around = jax.tree.map(jnp.add, total.around, *to_around(total.shared))
     return Found(around | to_inside(total.values)[0], total.shares, weights)

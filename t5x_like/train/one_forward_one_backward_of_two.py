@@ -14,6 +14,7 @@ with their own gradient.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from t5x_like.models.encoder_decoder import EncoderDecoder
 from t5x_like.models.parameters import merge
 from t5x_like.models.stack import sum_terms
 from t5x_like.partitioning.stages import AXIS, RunInStages, moved_on, num_stages, on_stages, to_next, to_previous
-from t5x_like.train.one_forward_one_backward import Call, Opened, Params, Pipe, keep
+from t5x_like.train.one_forward_one_backward import Call, Opened, Params, Pipe, keep, run_ticks
 from t5x_like.train.step import Found, Loss, accumulated, shares_of, total_weights
 
 
@@ -102,19 +103,15 @@ def one_forward_one_backward_of_two(
         Pipe(None, microbatches, keys, scale, weights, call.remat, call.step, codes_of(call.layers)) for call in calls
     ]
     two = TwoPipes(cut, *pipes)
-    values = values_of(cut, cut.inside)
-    in_float32 = {name: jax.ShapeDtypeStruct(value.shape, jnp.float32) for name, value in cut.inside.items()}
-    to_inside = jax.linear_transpose(lambda inside: values_of(cut, inside), in_float32)
-    shared, to_around = jax.vjp(lambda around: [call.beside.shared for call in two.calls(around, 0)], cut.around)
-    beside = jax.lax.map(two.rows_and_keys, jnp.arange(len(keys)))
-
-    def tick(total, now):
-        return two.tick(total, now, values, shared, beside), None
-
-    num_ticks = len(keys) + 4 * num_stages() - 3
-    total, _ = jax.lax.scan(tick, two.start(values, shared), jnp.arange(num_ticks))
-    around = jax.tree.map(jnp.add, total.around, *to_around(total.shared))
-    return Found(around | to_inside(total.values)[0], total.shares, weights)
+    return run_ticks(
+        two,
+        cut,
+        weights,
+        num_microbatches=len(keys),
+        values_of=functools.partial(values_of, cut),
+        shared_of=lambda around: [call.beside.shared for call in two.calls(around, 0)],
+        num_ticks=len(keys) + 4 * num_stages() - 3,
+    )
 
 
 def codes_of(layers: nnx.Dict) -> list:

@@ -3,6 +3,9 @@
 Most tests compile for longer than they compute. So programs are compiled without LLVM's expensive passes, fusions by
 XLA's plain emitter rather than through MLIR, and each program as one piece: that takes a quarter of the time. The
 processes that tests start inherit it.
+
+Collectives come one after the other: where a device runs several at a time, simulated devices on few cores can use up
+all threads with waiting for each other, and after 40 seconds XLA aborts the process.
 """
 
 import importlib.metadata
@@ -12,6 +15,7 @@ _FLAGS = [
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
     "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
 ]
 if (
     int(importlib.metadata.version("jaxlib").split(".")[1]) == 10

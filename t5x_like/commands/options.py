@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import functools
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -73,6 +74,10 @@ def nearest_option(parser: argparse.ArgumentParser, unknown: str) -> str:
     return f"; did you mean {near[0]}?" if near else f"; its options are {', '.join(known)}"
 
 
+# Of a simulated device, its collectives: several at a time use up the threads of few cores with waiting for each other.
+ONE_AFTER_THE_OTHER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+
+
 def start_devices(options: argparse.Namespace) -> None:
     """Before JAX is used for the first time."""
     import jax
@@ -80,6 +85,7 @@ def start_devices(options: argparse.Namespace) -> None:
     from t5x_like.train import distributed, guards
 
     if options.num_cpu_devices:
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), ONE_AFTER_THE_OTHER]).strip()
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", options.num_cpu_devices)
     if options.distributed or options.coordinator:

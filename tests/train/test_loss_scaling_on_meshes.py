@@ -16,8 +16,12 @@ TOO_HIGH = 2.0**60  # any gradient overflows in float16
 SCRIPT = ".o.oo.."  # o: a step whose scale is too high
 STAGES = AxisRules(vocab=("stage", "tensor"), vocab_activation=("stage", "tensor"))
 HOW = {
-    # One row alone: with "ZeRO-1, 2 micro-batches" beside other work on two cores, collectives of the CPU wait for each
-    # other for ever in one run of four, and XLA aborts the process (docs/results.md).
+    "ZeRO-1, 2 micro-batches": {
+        "sizes": {"data": 2, "fsdp": 2},
+        "rules": AxisRules(embed=None),
+        "optimizer_rules": AxisRules(),
+        "num_microbatches": 2,
+    },
     "1F1B, 4 micro-batches": {
         "sizes": {"stage": 2, "fsdp": 2},
         "rules": STAGES,

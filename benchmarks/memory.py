@@ -20,6 +20,7 @@ from jax.experimental import topologies
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from benchmarks import record
+from t5x_like.blockwise_cross_entropy import BlockwiseCrossEntropy
 from t5x_like.features import Features
 from t5x_like.losses import ChunkedCrossEntropy, CrossEntropy
 from t5x_like.models.attention_kernels import Scores, Visible, xla
@@ -36,7 +37,7 @@ HEADS, KEY_HEADS, HEAD_DIM = 8, 2, 128
 ROWS, LENGTH, WIDTH, VOCAB = 4, 2048, 1024, 250_000
 KERNELS = {"xla": xla, "chunked": chunked}
 TPU_KERNELS = KERNELS | {"splash": functools.partial(splash, order="causal")}
-LOSSES = {"CrossEntropy": CrossEntropy(z_loss=1e-4), "ChunkedCrossEntropy": ChunkedCrossEntropy(z_loss=1e-4)}
+LOSSES = {one.__name__: one(z_loss=1e-4) for one in (CrossEntropy, ChunkedCrossEntropy, BlockwiseCrossEntropy)}
 
 
 def planned(function: Callable, arguments, device: jax.Device | None) -> int:

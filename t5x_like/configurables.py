@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import optax
 
-from t5x_like import losses
+from t5x_like import blockwise_cross_entropy, losses
 from t5x_like.data import pipeline, rendering
 from t5x_like.models import (
     attention,
@@ -70,6 +70,7 @@ CONFIGURABLES: dict[str, Callable] = {
     **OBJECTIVES,
     "CrossEntropy": losses.CrossEntropy,
     "ChunkedCrossEntropy": losses.ChunkedCrossEntropy,
+    "BlockwiseCrossEntropy": blockwise_cross_entropy.BlockwiseCrossEntropy,
     **LOSSES,
     # models and their parts
     "Decoder": decoder.Decoder,

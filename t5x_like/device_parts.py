@@ -4,7 +4,7 @@ The mesh is the one that a program is traced for (partitioning.mesh.on_mesh); wi
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -27,32 +27,54 @@ def over_axes(function: Callable, axes: Sequence[str], in_specs: Any, out_specs:
     return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, axis_names=named, check_vma=False)
 
 
+class OwnParts(NamedTuple):
+    """A model as one device holds it: `values` in the order of `paths`, each split over "fsdp" along its `dims`."""
+
+    graphdef: nnx.GraphDef
+    paths: tuple[Any, ...]
+    axes: list[tuple[str | None, ...]]
+    dims: list[int | None]
+    values: list[jax.Array]
+
+    def whole(self) -> nnx.Module:
+        """The model with every parameter that is used gathered."""
+        values = map(gathered, self.values, self.dims)
+        return nnx.merge(self.graphdef, nnx.from_flat_state(zip(self.paths, values, strict=True)))
+
+
 def on_own_places(function: Callable, model: nnx.Module, *arrays: jax.Array) -> Any:
     """function(model, *arrays [B, L, ...]) -> arrays [B, L], on each device's own rows and pieces of rows.
 
     The parameters that it uses are gathered once, before it, and their gradients are summed once, after it, whatever
     loops it has: inside a loop the compiler would do both in every turn.
     """
-    rows, length = (tuple(axis for axis in axes if size_of(axis) > 1) for axes in (ROWS, LENGTH))
-    if not rows and not length:
-        return function(model, *arrays)
+    return on_own_parts(lambda parts, *arrays: function(parts.whole(), *arrays), model, *arrays)
+
+
+def on_own_parts(function: Callable, model: nnx.Module, *arrays: jax.Array) -> Any:
+    """function(OwnParts, *arrays [B, L, ...]) -> arrays [B, L], which gathers what it needs when it needs it."""
     graphdef, state = nnx.split(model)
     paths, variables = zip(*nnx.to_flat_state(state), strict=True)
-    dims = [split_dim(variable) for variable in variables]
+    axes, values = [axes_of(variable) for variable in variables], [variable.get_value() for variable in variables]
+    rows, length = (tuple(axis for axis in axes if size_of(axis) > 1) for axes in (ROWS, LENGTH))
+    dims = [split_dim(one) for one in axes]
 
     def own(values, *arrays):
-        values = [gathered(value, dim) for value, dim in zip(values, dims, strict=True)]
-        return function(nnx.merge(graphdef, nnx.from_flat_state(zip(paths, values, strict=True))), *arrays)
+        return function(OwnParts(graphdef, paths, axes, dims, values), *arrays)
 
+    if not rows and not length:
+        return own(values, *arrays)
     specs = [P() if dim is None else P(*[None] * dim, "fsdp") for dim in dims]
     places = P(rows, length)
-    mapped = over_axes(own, (*rows, *length), (specs, *[places] * len(arrays)), places)
-    return mapped([variable.get_value() for variable in variables], *arrays)
+    return over_axes(own, (*rows, *length), (specs, *[places] * len(arrays)), places)(values, *arrays)
 
 
-def split_dim(variable: nnx.Variable) -> int | None:
+def axes_of(variable: nnx.Variable) -> tuple[str | None, ...]:
+    return variable.get_metadata().get("axes", ())
+
+
+def split_dim(axes: tuple[str | None, ...]) -> int | None:
     """The dimension of a parameter that lies over "fsdp": that named "embed", as AxisRules have it."""
-    axes = variable.get_metadata().get("axes", ())
     return axes.index("embed") if "embed" in axes and size_of("fsdp") > 1 else None
 
 

@@ -146,13 +146,33 @@ def token_cross_entropy(
 
     With label smoothing the entropy of the smoothed target is taken off, so that a perfect model has loss 0.
     """
-    logits = logits.astype(jnp.float32)
-    log_z_BL = jax.nn.logsumexp(logits, axis=-1)
-    target_BL = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    loss_BL = log_z_BL - target_BL
+    return cross_entropy_of(vocabulary_sums(logits, targets), logits.shape[-1], z_loss, label_smoothing)
+
+
+class VocabularySums(NamedTuple):
+    """What a loss needs of the logits of every place: float32 [B, L] each."""
+
+    log_z: jax.Array
+    target: jax.Array
+    total: jax.Array
+
+
+def vocabulary_sums(logits_BLV: jax.Array, targets_BL: jax.Array) -> VocabularySums:
+    logits_BLV = logits_BLV.astype(jnp.float32)
+    return VocabularySums(
+        log_z=jax.nn.logsumexp(logits_BLV, axis=-1),
+        target=jnp.take_along_axis(logits_BLV, targets_BL[..., None], axis=-1)[..., 0],
+        total=logits_BLV.sum(axis=-1),
+    )
+
+
+def cross_entropy_of(
+    sums: VocabularySums, vocab_size: int, z_loss: float, label_smoothing: float
+) -> Float[Array, "B L"]:
+    """`token_cross_entropy` of logits of which only the sums are left."""
+    loss_BL = sums.log_z - sums.target
     if label_smoothing:
-        V = logits.shape[-1]
-        right, wrong = 1.0 - label_smoothing, label_smoothing / (V - 1)
-        entropy = -(right * math.log(right) + (V - 1) * wrong * math.log(wrong + 1e-20))
-        loss_BL = log_z_BL - (right - wrong) * target_BL - wrong * logits.sum(axis=-1) - entropy
-    return loss_BL + z_loss * log_z_BL**2
+        right, wrong = 1.0 - label_smoothing, label_smoothing / (vocab_size - 1)
+        entropy = -(right * math.log(right) + (vocab_size - 1) * wrong * math.log(wrong + 1e-20))
+        loss_BL = sums.log_z - (right - wrong) * sums.target - wrong * sums.total - entropy
+    return loss_BL + z_loss * sums.log_z**2

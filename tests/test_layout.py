@@ -20,6 +20,7 @@ ORDER = [
     "features",
     "device_parts",
     "losses",
+    "blockwise_cross_entropy",
     "vocabularies",
     "data",
     "models",

@@ -9,14 +9,15 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from t5x_like import losses
+from t5x_like.blockwise_cross_entropy import BlockwiseCrossEntropy
 from t5x_like.features import Features
-from t5x_like.models.heads import ScaledTiedHead, TiedHead, UntiedHead
+from t5x_like.models.heads import CappedTiedHead, MlmHead, ScaledTiedHead, TiedHead, UntiedHead
 from t5x_like.models.initializers import normal_init
 from t5x_like.models.layers import Embedding, sizes_of, unsharded
 from t5x_like.models.parameters import merge, split
 from t5x_like.models.stack import Hidden
 from t5x_like.partitioning.axis_rules import AxisRules, constrain
-from t5x_like.partitioning.mesh import make_mesh
+from t5x_like.partitioning.mesh import make_mesh, on_mesh
 
 
 def random_logits(shape=(4, 6, 11)):
@@ -77,7 +78,7 @@ def test_places_of_weight_zero_count_for_nothing_even_if_not_a_number():
 
 
 @pytest.mark.parametrize("wrong", [{"z_loss": -1e-4}, {"label_smoothing": 1.0}, {"label_smoothing": -0.1}])
-@pytest.mark.parametrize("loss", [losses.CrossEntropy, losses.ChunkedCrossEntropy])
+@pytest.mark.parametrize("loss", [losses.CrossEntropy, losses.ChunkedCrossEntropy, BlockwiseCrossEntropy])
 def test_impossible_settings_are_refused(loss, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         loss(**wrong)
@@ -129,27 +130,37 @@ def loss_and_gradients(loss, model):
 SETTINGS = {"z_loss": 1e-2, "label_smoothing": 0.1}
 
 
-@pytest.mark.parametrize("head", [UntiedHead, TiedHead, ScaledTiedHead])
-@pytest.mark.parametrize("chunk_size", [1, 8, 64])
-def test_chunks_change_neither_loss_nor_gradients(head, chunk_size):
-    """21 places: by 1, by 7 (the even cut of 8 at most), and at once."""
+PIECES = {
+    "1 place": losses.ChunkedCrossEntropy(**SETTINGS, chunk_size=1),
+    "7 places": losses.ChunkedCrossEntropy(**SETTINGS, chunk_size=8),  # 21 places, cut evenly
+    "all places": losses.ChunkedCrossEntropy(**SETTINGS, chunk_size=64),
+    "16 entries": BlockwiseCrossEntropy(**SETTINGS, block_size=16),
+    "5 entries": BlockwiseCrossEntropy(**SETTINGS, block_size=5),  # of 48: the last block is not full
+    "all entries": BlockwiseCrossEntropy(**SETTINGS, block_size=64),
+}
+
+
+@pytest.mark.parametrize("head", [UntiedHead, TiedHead, ScaledTiedHead, CappedTiedHead, MlmHead])
+@pytest.mark.parametrize("pieces", PIECES)
+def test_pieces_change_neither_loss_nor_gradients(head, pieces):
     batch = hidden_batch()
     whole, params = loss_and_gradients(losses.CrossEntropy(**SETTINGS), HeadAlone(head))
-    chunked, _ = loss_and_gradients(losses.ChunkedCrossEntropy(**SETTINGS, chunk_size=chunk_size), HeadAlone(head))
-    found, expected = (jax.jit(f)(params, batch.tokens, batch) for f in (chunked, whole))
+    by_piece, _ = loss_and_gradients(PIECES[pieces], HeadAlone(head))
+    found, expected = (jax.jit(f)(params, batch.tokens, batch) for f in (by_piece, whole))
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
 
 
-def test_chunks_change_nothing_on_a_mesh_over_rows_and_vocabulary():
+@pytest.mark.parametrize("pieces", ["7 places", "5 entries"])
+def test_pieces_change_nothing_on_a_mesh_over_rows_and_vocabulary(pieces):
     batch, rules, mesh = hidden_batch(), AxisRules(), make_mesh(data=2, fsdp=2, tensor=2)
-    loss = losses.ChunkedCrossEntropy(**SETTINGS, chunk_size=8)
+    loss = PIECES[pieces]
     alone, params = loss_and_gradients(loss, HeadAlone(UntiedHead))
     split_up, _ = loss_and_gradients(loss, HeadAlone(UntiedHead, shard=constrain(mesh, rules)))
     axes = split(HeadAlone(UntiedHead)).axes
     placed = {name: jax.device_put(x, NamedSharding(mesh, rules.spec(*axes[name]))) for name, x in params.items()}
     rows = jax.device_put(batch, NamedSharding(mesh, rules.spec("batch")))
-    program = jax.jit(split_up).lower(placed, rows.tokens, rows).compile()
+    program = jax.jit(on_mesh(mesh, split_up)).lower(placed, rows.tokens, rows).compile()
     found, expected = program(placed, rows.tokens, rows), jax.jit(alone)(params, batch.tokens, batch)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
     # A device's logits are [4 / 4 rows, 7 places, 48 / 2 words]; no larger ones may be brought together.
@@ -165,9 +176,14 @@ def sizes_made(jaxpr):
 
 
 @pytest.mark.parametrize(
-    "loss, holds", [(losses.CrossEntropy(), True), (losses.ChunkedCrossEntropy(chunk_size=8), False)]
+    "loss, holds",
+    [
+        (losses.CrossEntropy(), True),
+        (losses.ChunkedCrossEntropy(chunk_size=8), False),
+        (BlockwiseCrossEntropy(block_size=16), False),
+    ],
 )
-def test_chunks_never_make_an_array_of_tokens_times_vocabulary(loss, holds):
+def test_pieces_never_make_an_array_of_tokens_times_vocabulary(loss, holds):
     batch = hidden_batch()
     function, params = loss_and_gradients(loss, HeadAlone(UntiedHead, dtype="bfloat16"))
     largest = max(sizes_made(jax.make_jaxpr(function)(params, batch.tokens, batch).jaxpr))
@@ -183,6 +199,8 @@ def test_held_out_metrics_by_chunks_are_those_of_the_whole():
     assert right.sum == ((jnp.argmax(logits, -1) == batch.targets) * batch.loss_weights).sum()
 
 
-def test_a_chunk_has_places():
+def test_a_piece_has_something_in_it():
     with pytest.raises(ValueError, match="chunk_size 0 must be at least 1"):
         losses.ChunkedCrossEntropy(chunk_size=0)
+    with pytest.raises(ValueError, match="block_size 0 must be at least 1"):
+        BlockwiseCrossEntropy(block_size=0)

@@ -7,6 +7,7 @@ import jax
 import optax
 import pytest
 
+from t5x_like.blockwise_cross_entropy import BlockwiseCrossEntropy
 from t5x_like.losses import ChunkedCrossEntropy
 from t5x_like.models.attention import Attention
 from t5x_like.models.blocks import Block
@@ -97,3 +98,16 @@ def test_the_head_is_gathered_once_and_its_gradient_summed_once_however_many_chu
     head = [(one.kind, one.times) for one in found if one.bytes == EMBEDDING and one.axes == "fsdp"]
     assert ("reduce-scatter", 1) in head
     assert sum(times for kind, times in head if kind == "all-gather") == 1  # the embedding is read row by row
+
+
+def test_a_block_of_the_head_is_gathered_twice_and_its_gradient_summed_when_it_is_made():
+    model = mesh_runs.model_of("llama", NUM_LAYERS)
+    loss = BlockwiseCrossEntropy(block_size=V // 4)
+    ready = mesh_runs.set_up(model, sizes={"fsdp": 8}, optimizer=optax.sgd(1.0), loss=loss)
+    batch = mesh_runs.batches_of("llama", 1)[0]
+    compiled = ready.step.lower(ready.plan.abstract, batch, jax.random.key(0)).compile()
+    found = collectives_of(compiled.as_text(), ready.mesh)
+    turns = {(one.kind, one.bytes): one.times for one in found if one.axes == "fsdp"}
+    assert turns["all-gather", EMBEDDING // 4] == 2 * 4  # forward and backward
+    assert turns["reduce-scatter", EMBEDDING // 4] == 4
+    assert not {("all-gather", EMBEDDING), ("reduce-scatter", EMBEDDING)} & set(turns)

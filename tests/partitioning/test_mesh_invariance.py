@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from t5x_like.blockwise_cross_entropy import BlockwiseCrossEntropy
 from t5x_like.losses import ChunkedCrossEntropy
 from t5x_like.partitioning.axis_rules import AxisRules, batch_sharding
 from t5x_like.partitioning.stages import pipelined
@@ -57,10 +58,10 @@ def test_tokens_travel_to_experts_and_back_and_are_never_gathered():
 
 
 @pytest.mark.parametrize("sizes", [{"fsdp": 4, "tensor": 2}, {"data": 2, "fsdp": 2, "context": 2}])
-def test_a_loss_in_chunks_is_that_of_one_device_and_of_the_whole_rows(sizes):
-    batches = mesh_runs.batches_of("llama", 5)
-    optimizer, chunked = optax.sgd(1.0), ChunkedCrossEntropy(chunk_size=3)
+@pytest.mark.parametrize("loss", [ChunkedCrossEntropy(chunk_size=3), BlockwiseCrossEntropy(block_size=7)])
+def test_a_loss_in_pieces_is_that_of_one_device_and_of_all_logits(sizes, loss):
+    batches, optimizer = mesh_runs.batches_of("llama", 5), optax.sgd(1.0)
     model = mesh_runs.model_of("llama", num_layers=1)
-    found = mesh_runs.losses(model, batches, sizes=sizes, optimizer=optimizer, loss=chunked)
+    found = mesh_runs.losses(model, batches, sizes=sizes, optimizer=optimizer, loss=loss)
     np.testing.assert_allclose(found, mesh_runs.losses(model, batches, optimizer=optimizer), rtol=1e-4)
     assert np.ptp(found) > 0.01

@@ -9,6 +9,8 @@ T = $(BIN)/t5x_like
 
 export JAX_PLATFORMS ?= cpu
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+# Python keeps what it compiles, also on machines that are set up not to: half the time that a process takes to start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test parity check clean
 

@@ -33,6 +33,7 @@ LAYERS = {"t5": t5_layer, "llama": llama_layer, "bert": bert_layer, "moe": mesh_
 SEQUENCE = AxisRules(length=("context", "tensor"))
 RING = AxisRules(key_length="context")
 STAGES = AxisRules(vocab=("stage", "tensor"), vocab_activation=("stage", "tensor"))
+BOTH = AxisRules(embed=("fsdp", "expert"))
 ZERO = {"rules": AxisRules(embed=None), "optimizer_rules": AxisRules()}
 
 
@@ -75,6 +76,7 @@ CASES = {
     **of_axis("expert", without=MOE_ALONE),
     "expert 4, tensor 2": Case({"expert": 4, "tensor": 2}, without=MOE_ALONE),
     "data 2, fsdp 2, tensor 2, dropless": Case({"data": 2, **THREE}, changes=DROPLESS, without=MOE_ALONE),
+    "expert 4, fsdp 2, embed over both": Case({"expert": 4, "fsdp": 2}, {"rules": BOTH}, without=MOE_ALONE),
     "expert 4, dropless": Case({"expert": 4}, changes=DROPLESS, without=MOE_ALONE),
     **{f"{name}, gathered keys": case for name, case in of_axis("context").items()},
     **{f"{name}, ring": case for name, case in of_axis("context", how={"rules": RING}, kernel=ring).items()},

@@ -35,7 +35,7 @@ include 'optimizers/adamw.gin'
 train.eval_every = 1000
 train.save_every = 1000
 train.data = @Pipeline()
-train.loss = @ChunkedCrossEntropy()
+train.loss = @BlockwiseCrossEntropy()
 warmup_cosine.total_steps = 1000
 Attention.kernel = @auto
 """
@@ -118,8 +118,8 @@ PROGRAMS = {
     "Llama 2 7B, 2 x 2,048 a chip": Program(
         "v5e:16x16", LLAMA_7B_FILES, LLAMA_7B, told_to_maxtext("v5e-256", "llama2-7b", 2048)
     ),
-    "the same, chunks of the loss 1,024": Program(
-        "v5e:16x16", LLAMA_7B_FILES, LLAMA_7B + "ChunkedCrossEntropy.chunk_size = 1024\n"
+    "the same, the loss in chunks of rows": Program(
+        "v5e:16x16", LLAMA_7B_FILES, LLAMA_7B + "train.loss = @ChunkedCrossEntropy()\n"
     ),
     "T5 1.1 XXL, 4 x (512 + 114) a chip": Program("v5e:16x16", T5_XXL_FILES, T5_XXL),
     "Llama 2 70B, 2 x 4,096 a chip": Program(

@@ -8,7 +8,8 @@ A row says over which mesh axis (or axes) a logical axis is split. Kinds of para
   hybrid sharding          embed="fsdp", batch over data too: replicas of a group of devices that share the parameters
   tensor parallel          mlp, heads, vocab = "tensor" (Megatron, arXiv:1909.08053)
   sequence parallel        and length="tensor" between the products (arXiv:2205.05198): configs/meshes/sequence.gin
-  expert parallel          expert="expert": a capacity's places change from rows to experts, which is an all-to-all
+  expert parallel          expert="expert", and embed=("fsdp", "expert") for what is no expert; a capacity's places
+                           change from rows to experts, which is an all-to-all
   context parallel         length="context"; keys and values come whole (key_length=None), or around the ring
   pipeline                 layers="stage", with the layer loop of stages.py
 
@@ -61,12 +62,23 @@ class AxisRules:
         unknown = [axis for axis in axes if axis is not None and axis not in table]
         if unknown:
             raise ValueError(f"no rule for the logical axes {unknown}; AxisRules has {', '.join(table)}")
+        # Kernels of experts lie over "expert" by the dimension of that name, whatever embed has of it elsewhere.
+        taken = as_tuple(table["expert"]) if "expert" in axes else ()
         entries = [None if axis is None else table[axis] for axis in axes]
+        entries = [entry if axis == "expert" else less(entry, taken) for axis, entry in zip(axes, entries, strict=True)]
         used = [mesh_axis for entry in entries for mesh_axis in as_tuple(entry)]
         twice = sorted({mesh_axis for mesh_axis in used if used.count(mesh_axis) > 1})
         if twice:
             raise ValueError(f"axes {axes} would be split over {twice} twice; set one of their AxisRules to None")
         return P(*(entry if entry is None or isinstance(entry, str) else tuple(entry) for entry in entries))
+
+
+def less(entry: MeshAxes, taken: Sequence[str]) -> MeshAxes:
+    """`entry` as it is, or what is left of it."""
+    left = tuple(axis for axis in as_tuple(entry) if axis not in taken)
+    if len(left) == len(as_tuple(entry)):
+        return entry
+    return left[0] if len(left) == 1 else left or None
 
 
 def without(spec: P, mesh_axes: Sequence[str]) -> P:

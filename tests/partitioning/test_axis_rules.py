@@ -38,6 +38,13 @@ def test_the_table_is_all_that_decides():
     assert AxisRules(embed=None).spec("embed") == P(None)
 
 
+def test_what_is_no_expert_is_split_over_the_axis_of_experts_too():
+    rules = AxisRules(embed=("fsdp", "expert"))
+    assert rules.spec("embed", "mlp") == P(("fsdp", "expert"), "tensor")
+    assert rules.spec("expert", "embed", "mlp") == P("expert", "fsdp", "tensor")
+    assert AxisRules(embed=("expert",)).spec("expert", "mlp", "embed") == P("expert", "tensor", None)
+
+
 @pytest.mark.parametrize(
     "axes, message",
     [(("emebd",), "no rule for the logical axes ['emebd']"), (("mlp", "heads"), "split over ['tensor'] twice")],

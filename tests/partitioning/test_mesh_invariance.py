@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
 MESHES = {
     "MoE, expert x tensor, rows split between products": Row(
-        "moe", {"expert": 4, "tensor": 2}, AxisRules(length=("context", "tensor"))
+        "moe", {"expert": 4, "tensor": 2}, AxisRules(length=("context", "tensor"), embed=("fsdp", "expert"))
     ),
     "T5, 2 rounds of 2 stages, x data x context": Row(
         "t5",

@@ -52,6 +52,8 @@ class UrlCategories:
             raise ValueError(f"categories are empty: choose from {', '.join(known)}")
         if unknown := [name for name in self.categories if name not in known]:
             raise ValueError(f"categories {unknown}: {self.folder} has {', '.join(known)}")
+        if other := [host for host in self.allow if parts_of(host) != (host, "")]:
+            raise ValueError(f"allow {other[0]!r} is no host as it is compared: write {parts_of(other[0])[0]!r}")
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         return drop(batch, [self.reason(url) for url in column(batch, "url")])

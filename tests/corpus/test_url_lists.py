@@ -76,3 +76,5 @@ def test_what_is_no_list_is_one_sentence(folder, tmp_path):
         UrlCategories(folder=folder, categories=["porn"])
     with pytest.raises(ValueError, match="categories are empty: choose from adult"):
         UrlCategories(folder=folder, categories=[])
+    with pytest.raises(ValueError, match=r"allow 'https://Good.example/' is no host .* write 'good.example'"):
+        UrlCategories(folder=folder, categories=["adult"], allow=["https://Good.example/"])

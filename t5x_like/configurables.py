@@ -56,10 +56,12 @@ from t5x_like.optimizers import (
     stochastic_rounding,
 )
 from t5x_like.partitioning import axis_rules, mesh, stages
-from t5x_like.train import initial, loop, one_forward_one_backward, one_forward_one_backward_of_two
+from t5x_like.train import batch_ramp, initial, loop, one_forward_one_backward, one_forward_one_backward_of_two
 
 CONFIGURABLES: dict[str, Callable] = {
     "train": loop.train,
+    "BatchRamp": batch_ramp.BatchRamp,
+    "linear_ramp": batch_ramp.linear_ramp,
     "FromCheckpoint": initial.FromCheckpoint,
     # data
     "Pipeline": pipeline.Pipeline,

@@ -50,7 +50,7 @@ class Throughput:
             "data_wait_share": min(1.0, sum(waited[1:]) / elapsed),
         }
 
-    def seconds_left(self, steps_left: int) -> float | None:
+    def seconds_left(self, steps_left: float) -> float | None:
         """At the present speed; None before there is one."""
         elapsed = self.elapsed()
         return steps_left * elapsed / (len(self._marks) - 1) if elapsed > 0.0 else None

@@ -25,6 +25,7 @@ from t5x_like.partitioning.axis_rules import AxisRules
 from t5x_like.partitioning.mesh import make_mesh
 from t5x_like.partitioning.placement import placement_table
 from t5x_like.train import checkpoints, disk, distributed, guards, host_rows, preemption, run_folder, summary
+from t5x_like.train.batch_ramp import BatchRamp
 from t5x_like.train.initial import Initial
 from t5x_like.train.progress import RunProgress
 from t5x_like.train.run_lock import RunLock
@@ -48,6 +49,7 @@ def train(
     optimizer_rules: AxisRules | None = None,
     initial: Initial | None = None,
     num_microbatches: int = 1,
+    batch_ramp: BatchRamp = BatchRamp(),  # noqa: B008  frozen
     gradients: Gradients = accumulated,
     seed: int = 0,
     eval_every: int = 1000,
@@ -66,6 +68,7 @@ def train(
 
     learning_rate  only logged: give the optimizer the same schedule
     optimizer_rules   ZeRO's stages 1 and 2: split the optimizer's state where axis_rules keep parameters whole
+    batch_ramp     how many batches of the pipeline a step takes as one: grows in stages, or by linear_ramp
     gradients      how micro-batches go forward and backward: one by one, or @one_forward_one_backward (_of_two)
     initial        where the parameters of step 0 come from; None: by chance
     eval_batches   None: all of the held-out split; dry_run: compile, print the memory per device, and stop
@@ -73,12 +76,12 @@ def train(
     """
     cadence = Cadence(steps, eval_every, save_every, log_every)
     check_positive({**cadence._asdict(), "num_microbatches": num_microbatches, "eval_batches": eval_batches})
-    how = num_microbatches, learning_rate, optimizer_rules, gradients
+    how = num_microbatches, learning_rate, optimizer_rules, gradients, batch_ramp
     setup = plan_run(model, optimizer, data, loss, mesh(), axis_rules, *how)
     console = run_console()
     lines = introduce(console, setup, steps, num_microbatches, initial)
     if dry_run:
-        return report_dry_run(setup, console)
+        return report_dry_run(setup, console, steps)
     folder = pathlib.Path(model_dir).absolute()
     with contextlib.ExitStack() as stack:
         guarded = enter_folder(stack, folder, config_text, take_over)
@@ -100,7 +103,7 @@ def introduce(
     console: Console, setup: Setup, steps: int, num_microbatches: int, initial: Initial | None
 ) -> dict[str, str]:
     """Prints what lies where and what the run will be; gives the lines of the latter."""
-    lines = summary.describe_run(setup.plan, setup.mesh, setup.data, steps, num_microbatches)
+    lines = summary.describe_run(setup.plan, setup.mesh, setup.data, steps, num_microbatches, setup.ramp)
     lines |= {"at step 0": str(initial.match(setup.plan.abstract.params))} if initial else {}
     console.print(placement_table(*setup.plan.abstract[1:]), summary.as_table(lines, "This run"))
     return lines
@@ -130,9 +133,9 @@ def check_positive(numbers: Mapping[str, int | None]) -> None:
             raise ValueError(f"{name} {number} must be at least 1")
 
 
-def report_dry_run(setup: Setup, console: Console) -> None:
+def report_dry_run(setup: Setup, console: Console, steps: int) -> None:
     """Compiles the step for this mesh without making a single parameter, and says what it would take."""
-    batch = setup.to_devices(next(iter(setup.rows.of_host(*setup.host_range))))
+    batch = setup.take(iter(setup.rows.of_host(*setup.host_range)), steps - 1)
     started = time.monotonic()
     compiled = setup.step.lower(setup.plan.abstract, batch, jax.random.key(0)).compile()
     seconds, memory = time.monotonic() - started, summary.memory_line(compiled.memory_analysis())
@@ -218,7 +221,7 @@ class Loop(NamedTuple):
         while step < self.cadence.steps and not stopping:
             step += 1
             began = time.monotonic()
-            batch = self.setup.to_devices(next(batches))
+            batch = self.setup.take(batches, step - 1)
             waited = time.monotonic() - began
             state, metrics = self.setup.step(state, batch, key)
             # Metrics are read one step late, so that the device never waits for the host.
@@ -247,13 +250,19 @@ class Loop(NamedTuple):
             return
         step, metrics, waited = pending
         values = {name: np.asarray(value).item() for name, value in metrics.items()}
+        values["rows"] = self.rows_before(step)
         throughput.step(values["loss_weight"], waited)
         rates = throughput.rates()
         finite = all(map(math.isfinite, values.values()))
         if more or not finite or self.cadence.due(step, self.cadence.log_every):
             self.log.write(step, values | dict(more or {}), rates)
         guards.require_finite(step, values)
-        self.progress.step(step, values, rates, throughput.seconds_left(self.cadence.steps - step))
+        # In steps of the present size.
+        left = (self.rows_before(self.cadence.steps) - values["rows"]) / (values["rows"] - self.rows_before(step - 1))
+        self.progress.step(step, values, rates, throughput.seconds_left(left))
+
+    def rows_before(self, step: int) -> int:
+        return self.setup.ramp.batches_before(step) * self.setup.data.batch_size
 
     def evaluate(self, step: int, state: TrainState) -> dict[str, float]:
         progress = functools.partial(self.guarded.watchdog.progress, "evaluate")

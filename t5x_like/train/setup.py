@@ -8,13 +8,15 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 
 from t5x_like.data.pipeline import Pipeline, Rows
+from t5x_like.features import Features
 from t5x_like.metrics.held_out import HeldOut
 from t5x_like.objectives.table import OBJECTIVES
 from t5x_like.partitioning import axis_rules
 from t5x_like.partitioning.axis_rules import AxisRules
 from t5x_like.partitioning.mesh import on_mesh
 from t5x_like.train import host_rows
-from t5x_like.train.state import Model, StatePlan, plan_state
+from t5x_like.train.batch_ramp import BatchRamp, interleaved
+from t5x_like.train.state import Model, StatePlan, TrainState, plan_state
 from t5x_like.train.step import Gradients, Loss, accumulated, make_train_step
 
 
@@ -27,9 +29,15 @@ class Setup(NamedTuple):
     host_range: tuple[int, int]  # the rows of a batch that this process feeds
     step: Callable
     loss: Loss
+    ramp: BatchRamp
 
-    def to_devices(self, batch):
-        return host_rows.to_devices(batch, self.batch_sharding, self.data.batch_size)
+    def to_devices(self, batch, batches: int = 1):
+        return host_rows.to_devices(batch, self.batch_sharding, batches * self.data.batch_size)
+
+    def take(self, batches, step: int):
+        """The rows of the step that `step` others came before, on the devices."""
+        taken = [next(batches) for _ in range(self.ramp.batches(step))]
+        return self.to_devices(interleaved(taken), len(taken))
 
     def batches_from(self, position: dict | None):
         """This process's rows, read ahead; from the beginning, or from a saved position."""
@@ -62,6 +70,7 @@ def plan_run(
     learning_rate: optax.Schedule | None,
     optimizer_rules: AxisRules | None = None,
     gradients: Gradients = accumulated,
+    ramp: BatchRamp = BatchRamp(),  # noqa: B008  frozen
 ) -> Setup:
     """Opens the data, places the state, and raises one sentence for what cannot work; cheapest check first."""
     rows = data.train_rows(OBJECTIVES)
@@ -70,16 +79,15 @@ def plan_run(
     plan = plan_state(model, optimizer, mesh, rules, optimizer_rules)
     check_sides(plan, data, len(rows.plan.blank))
     check_vocabulary(plan, rows.plan.tasks[0].split.task.vocabulary.size)
-    step = make_train_step(
-        plan.graphdef,
-        loss,
-        optimizer,
-        num_microbatches=num_microbatches,
-        learning_rate=learning_rate,
-        gradients=gradients,
-    )
+
+    def step(state: TrainState, batch: Features, key: jax.Array):
+        batches = len(batch.tokens) // data.batch_size
+        how = {"num_microbatches": num_microbatches * batches, "learning_rate": learning_rate, "gradients": gradients}
+        return make_train_step(plan.graphdef, loss, optimizer, **how)(state, batch, key)
+
     host_range = host_rows.rows_of_this_process(sharding, data.batch_size)
-    return Setup(mesh, plan, data, rows, sharding, host_range, jax.jit(on_mesh(mesh, step), donate_argnums=0), loss)
+    compiled = jax.jit(on_mesh(mesh, step), donate_argnums=0)
+    return Setup(mesh, plan, data, rows, sharding, host_range, compiled, loss, ramp)
 
 
 def check_rows_come_out_even(batch_size: int, num_microbatches: int, sharding: NamedSharding) -> None:

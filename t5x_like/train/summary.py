@@ -8,11 +8,12 @@ from rich.table import Table
 
 from t5x_like.data.pipeline import Pipeline
 from t5x_like.partitioning.placement import bytes_per_device, human_bytes
+from t5x_like.train.batch_ramp import BatchRamp
 from t5x_like.train.state import StatePlan
 
 
 def describe_run(
-    plan: StatePlan, mesh: jax.sharding.Mesh, data: Pipeline, steps: int, num_microbatches: int
+    plan: StatePlan, mesh: jax.sharding.Mesh, data: Pipeline, steps: int, num_microbatches: int, ramp: BatchRamp
 ) -> dict[str, str]:
     """What the run is, line by line; needs shapes and shardings only."""
     state = plan.abstract
@@ -20,24 +21,26 @@ def describe_run(
     params = sum(map(bytes_per_device, state.params.values()))
     optimizer = sum(map(bytes_per_device, jax.tree.leaves(state.opt_state)))
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1) or "one device"
-    tokens_per_step = data.batch_size * sum(data.lengths.values())
+    places = data.batch_size * sum(data.lengths.values())
     accumulate = f", in {num_microbatches} micro-batches" if num_microbatches > 1 else ""
+    largest, batches = ramp.largest(steps), ramp.batches_before(steps)
+    grows = f"; a step takes {ramp.batches(0)} to {largest} times as many" if largest > 1 else ""
     processes = count(jax.process_count(), "process", "processes")
     return {
         "model": f"{plan.model_name}, {num_params:,} parameters",
         "devices": f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}, {processes}",
         "mesh": axes,
         "memory per device": f"parameters {human_bytes(params)}, optimizer {human_bytes(optimizer)}",
-        "data": describe_data(data, steps),
-        "rows": f"{data.batch_size} of {data.lengths}, {tokens_per_step:,} places a step{accumulate}",
-        "steps": f"{steps:,}, {steps * tokens_per_step:,} places in all",
+        "data": describe_data(data, batches),
+        "rows": f"{data.batch_size} of {data.lengths}, {places:,} places a step{accumulate}{grows}",
+        "steps": f"{steps:,}, {batches * places:,} places in all",
     }
 
 
-def describe_data(data: Pipeline, steps: int) -> str:
+def describe_data(data: Pipeline, batches: int) -> str:
     """Tasks with their shares, and how often the run will see each: about, because packing decides the last percent."""
     lines = []
-    places = steps * data.batch_size * sum(data.lengths.values())
+    places = batches * data.batch_size * sum(data.lengths.values())
     for task, rate in data.tasks():
         counts = task.manifest["splits"].get("train", {"tokens": {}, "examples": 0})
         tokens = sum(counts["tokens"].values())

@@ -68,9 +68,8 @@ def train(
 
     learning_rate  only logged: give the optimizer the same schedule
     optimizer_rules   ZeRO's stages 1 and 2: split the optimizer's state where axis_rules keep parameters whole
-    batch_ramp     how many batches of the pipeline a step takes as one: grows in stages, or by linear_ramp
     gradients      how micro-batches go forward and backward: one by one, or @one_forward_one_backward (_of_two)
-    initial        where the parameters of step 0 come from; None: by chance
+    initial        where the parameters of step 0 come from; None: by chance; batch_ramp: batches taken as one
     eval_batches   None: all of the held-out split; dry_run: compile, print the memory per device, and stop
     start_fresh    set aside every checkpoint and begin at step 0; take_over: the folder of a run that is surely gone
     """
@@ -78,17 +77,16 @@ def train(
     check_positive({**cadence._asdict(), "num_microbatches": num_microbatches, "eval_batches": eval_batches})
     how = num_microbatches, learning_rate, optimizer_rules, gradients, batch_ramp
     setup = plan_run(model, optimizer, data, loss, mesh(), axis_rules, *how)
-    console = run_console()
-    lines = introduce(console, setup, steps, num_microbatches, initial)
+    console, lines = introduce(setup, steps, num_microbatches, initial)
     if dry_run:
         return report_dry_run(setup, console, steps)
-    folder = pathlib.Path(model_dir).absolute()
     with contextlib.ExitStack() as stack:
-        guarded = enter_folder(stack, folder, config_text, take_over)
+        guarded = enter_folder(stack, pathlib.Path(model_dir).absolute(), config_text, take_over)
         guarded.write({"config.gin": config_text, "summary.json": json.dumps(lines, indent=1)})
-        state, position, notes = restore_or_create(setup, folder / "checkpoints", seed, start_fresh, initial)
-        saver = checkpoints.Checkpoints(folder / "checkpoints", max_to_keep=max_to_keep, keep_period=keep_period)
-        log = open_log(folder, resume_step=(first := int(state.step)), process_index=jax.process_index())
+        folder = guarded.folder / "checkpoints"
+        state, position, notes = restore_or_create(setup, folder, seed, start_fresh, initial)
+        saver = checkpoints.Checkpoints(folder, max_to_keep=max_to_keep, keep_period=keep_period)
+        log = open_log(guarded.folder, resume_step=(first := int(state.step)), process_index=jax.process_index())
         for opened in (saver, log):
             stack.enter_context(contextlib.closing(opened))
         progress = stack.enter_context(contextlib.closing(RunProgress(console, first_step=first, steps=steps)))
@@ -100,13 +98,14 @@ def train(
 
 
 def introduce(
-    console: Console, setup: Setup, steps: int, num_microbatches: int, initial: Initial | None
-) -> dict[str, str]:
-    """Prints what lies where and what the run will be; gives the lines of the latter."""
+    setup: Setup, steps: int, num_microbatches: int, initial: Initial | None
+) -> tuple[Console, dict[str, str]]:
+    """Prints what lies where and what the run will be; gives the console and the lines of the latter."""
+    console = run_console()
     lines = summary.describe_run(setup.plan, setup.mesh, setup.data, steps, num_microbatches, setup.ramp)
     lines |= {"at step 0": str(initial.match(setup.plan.abstract.params))} if initial else {}
     console.print(placement_table(*setup.plan.abstract[1:]), summary.as_table(lines, "This run"))
-    return lines
+    return console, lines
 
 
 def run_console() -> Console:

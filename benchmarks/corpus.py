@@ -98,7 +98,7 @@ def recall_rows(texts: list[str], pairs: list[tuple[int, int]]) -> list[list[str
         rows.append(
             [f"{low} - {min(high, 1):.1f}", str(inside.sum()), f"{hit[inside].mean():.3f}", f"{theory.mean():.3f}"]
         )
-    gone, _ = finder.choose(keys)
+    gone = finder.choose(keys).gone
     alone = np.setdiff1d(gone["row"], [i for pair in pairs for i in pair])
     rows.append(["removed, in no planted pair", str(len(alone)), "", ""])
     return rows

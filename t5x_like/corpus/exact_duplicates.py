@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from t5x_like.corpus import survivors
+from t5x_like.corpus import duplicate_clusters, survivors
 from t5x_like.corpus.documents import column
 
 _NOT_WORDS = re.compile(r"[\W_]+")
@@ -54,14 +54,15 @@ class ExactDuplicates:
             }
         )
 
-    def choose(self, keys: pa.Table) -> tuple[np.ndarray, dict[str, int]]:
+    def choose(self, keys: pa.Table) -> survivors.Choice:
         keys = survivors.with_earlier(keys, self.earlier)
         columns = survivors.columns_of(keys)
         group = groups_of(keys.column("high").to_numpy(), keys.column("low").to_numpy())
         gone = survivors.all_but_one(columns, group, self.keep)
         if self.index:
             survivors.write_index(keys, gone, self.index, self.made_by())
-        return survivors.names_of(columns, gone), {}
+        told = duplicate_clusters.told_of(columns, group, gone, self.keep, lambda pairs: np.ones(len(pairs)))
+        return survivors.Choice(survivors.names_of(columns, gone), {}, told)
 
     def take_away(self, batch: pa.RecordBatch, names: np.ndarray) -> pa.RecordBatch:
         return survivors.drop_named(batch, names, f"duplicate {self.by}")

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from t5x_like.corpus import components, survivors
+from t5x_like.corpus import components, duplicate_clusters, survivors
 from t5x_like.corpus.documents import column
 from t5x_like.corpus.hashing import NEXT, finish
 
@@ -105,7 +105,7 @@ class MinHash:
             made[number][made[number] == _NOTHING] = minima(own, a, b, made[number].ravel() == _NOTHING)
         return made
 
-    def choose(self, keys: pa.Table) -> tuple[np.ndarray, dict[str, int]]:
+    def choose(self, keys: pa.Table) -> survivors.Choice:
         keys = survivors.with_earlier(keys, self.earlier)
         columns = survivors.columns_of(keys)
         sets = components.Lists(keys.column("shingles"))
@@ -118,7 +118,11 @@ class MinHash:
         gone = survivors.all_but_one(columns, group, self.keep)
         if self.index:
             survivors.write_index(keys, gone, self.index, self.made_by())
-        return survivors.names_of(columns, gone), {"candidate pairs": looked_at, "pairs alike": alike}
+        told = duplicate_clusters.told_of(
+            columns, group, gone, self.keep, functools.partial(components.jaccard, sets=sets)
+        )
+        counts = {"candidate pairs": looked_at, "pairs alike": alike}
+        return survivors.Choice(survivors.names_of(columns, gone), counts, told)
 
     def take_away(self, batch: pa.RecordBatch, names: np.ndarray) -> pa.RecordBatch:
         return survivors.drop_named(batch, names, "near duplicate")

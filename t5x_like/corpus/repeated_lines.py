@@ -64,7 +64,7 @@ class RepeatedLines:
             if len(value) >= self.characters:
                 yield number, xxhash.xxh3_64_intdigest(value.encode("utf-8", "surrogatepass"))
 
-    def choose(self, keys: pa.Table) -> tuple[np.ndarray, dict[str, int]]:
+    def choose(self, keys: pa.Table) -> survivors.Choice:
         _, first, inverse, counts = np.unique(
             keys.column("hash").to_numpy(), return_index=True, return_inverse=True, return_counts=True
         )
@@ -74,7 +74,7 @@ class RepeatedLines:
         chosen = np.empty(int(goes.sum()), _PLACE)
         for name in _PLACE.names:
             chosen[name] = keys.column(name).to_numpy()[goes]
-        return chosen, {f"{self.unit}s": len(goes), f"{self.unit}s taken away": len(chosen)}
+        return survivors.Choice(chosen, {f"{self.unit}s": len(goes), f"{self.unit}s taken away": len(chosen)})
 
     def take_away(self, batch: pa.RecordBatch, chosen: np.ndarray) -> pa.RecordBatch:
         gone: dict[int, set[int]] = {}

@@ -58,7 +58,7 @@ class RepeatedPassages:
         found = word_hashes(" ".join(_WORD.findall(text)).lower().encode("utf-8", "surrogatepass"))
         return runs_of(found, self.words) if len(found) >= self.words else np.zeros(0, np.uint64)
 
-    def choose(self, keys: pa.Table) -> tuple[np.ndarray, dict[str, int]]:
+    def choose(self, keys: pa.Table) -> survivors.Choice:
         chunks = [(chunk.values.to_numpy(), chunk.offsets.to_numpy()) for chunk in keys.column("runs").chunks]
         pieces = [values[offsets[0] : offsets[-1]] for values, offsets in chunks if len(offsets)]
         sizes = np.concatenate([np.zeros(1, np.int64), *(np.diff(offsets) for _, offsets in chunks)])
@@ -70,7 +70,7 @@ class RepeatedPassages:
             again[places[repeated(hashes, keep_first=self.keep == "first")]] = True
         ends = np.cumsum(sizes)[1:]
         chosen = np.concatenate([np.empty(0, _SPAN), *self.spans(again, ends, keys)])
-        return chosen, {"runs of words": total, "passages struck out": len(chosen)}
+        return survivors.Choice(chosen, {"runs of words": total, "passages struck out": len(chosen)})
 
     def spans(self, again: np.ndarray, ends: np.ndarray, keys: pa.Table) -> Iterator[np.ndarray]:
         """Of each document with runs that come again, the words that go: runs that touch are one passage."""

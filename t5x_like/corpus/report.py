@@ -1,5 +1,6 @@
 """What a recipe did, as one HTML file: the funnel, what rules took and kept, scores with a movable limit, shares."""
 
+import collections
 import itertools
 import json
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from t5x_like.corpus import bias, tally
 from t5x_like.reporting.page import Html, details, document, element, figure, safe, section, table
 
 MOST_REASONS = 200  # rows; a recipe that hits more (evaluation texts, say) has them all in manifest.json
+BEGINNING = 80  # characters of a text in a table
 WIDTH, HEIGHT = 640.0, 90.0  # of a histogram, in its own units
 
 
@@ -18,6 +20,7 @@ def page_of(manifest: dict, told: tally.Tally, title: str) -> str:
         headline(manifest, told),
         section("What was left after each step", funnel_table(told), groups(told)),
         section("What was taken away, and why", reasons(told)),
+        section("Duplicates", *map(clusters, sorted(told.clusters.items(), key=lambda item: tally.place_of(item[0])))),
         section("Who is spoken of, and who is left", people(told)),
         section("Scores: where a limit would cut", *histograms(told)),
         section("What was written", mix_table(manifest)),
@@ -100,6 +103,32 @@ def reasons(told: tally.Tally) -> Html:
 
 def sample(text: str) -> Html:
     return element("p", safe(text), class_="text-sample")
+
+
+def clusters(of_step: tuple[str, dict]) -> Html:
+    """How many clusters there are of each size, doubling, and the largest ones: who stays, who goes, and how alike."""
+    step, told = of_step
+    sizes = collections.Counter()
+    for size, number in told["sizes"].items():
+        sizes[int(size).bit_length()] += number
+    ranges = [f"{1 << bits - 1:,} to {(1 << bits) - 1:,}" for bits in sorted(sizes)]
+    rows = [[span, f"{sizes[bits]:,}"] for span, bits in zip(ranges, sorted(sizes), strict=True)]
+    found = [cluster(one) for one in told["largest"]]
+    note = element("p", safe(f"Of a cluster one document stays: keep = '{told['keep']}'."), class_="soft")
+    return Html(element("h3", safe(step)) + note + table(["documents in a cluster", "clusters"], rows) + "".join(found))
+
+
+def cluster(told: dict) -> Html:
+    head = ["", "source", "address", "begins with", "like the first", "characters", "quality", "date"]
+    rows = []
+    for one in told["members"]:
+        begins = one.get("text", "(of an earlier corpus)")[:BEGINNING]
+        told_of = [one.get("source", ""), one.get("url") or one.get("path", ""), begins]
+        numbers = [f"{one['like']:.2f}", f"{one['characters']:,}", f"{one['quality']:g}", one["date"][:8]]
+        rows.append(["goes" if one["goes"] else "stays", *told_of, *numbers])
+    more = told["documents"] - len(rows)
+    rest = element("p", safe(f"and {more:,} more"), class_="soft") if more else ""
+    return details(f"{told['documents']:,} documents", Html(table(head, rows, num_text_columns=4) + rest))
 
 
 def people(told: tally.Tally) -> Html:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from t5x_like.corpus import mapped, tally
+from t5x_like.corpus import duplicate_clusters, mapped, tally
 from t5x_like.corpus.documents import SCHEMA, batch_of, split_kept
 from t5x_like.corpus.sources import Source
 
@@ -219,8 +219,11 @@ def choose(stage: Stage, jobs: Sequence[Job]) -> dict:
     told = tally.Tally()
     with told.timed(stage.name_of(len(stage.steps))):
         tables = [mapped.open_mapped(job.keys).read_all() for job in jobs]
-        dropped, counts = stage.last.choose(pa.concat_tables(tables))
+        dropped, counts, clusters = stage.last.choose(pa.concat_tables(tables))
     told.counts.update({f"{type(stage.last).__name__}: {name}": number for name, number in counts.items()})
+    if clusters is not None:
+        outputs = {job.file: job.output() for job in jobs}
+        told.clusters[stage.name_of(len(stage.steps))] = duplicate_clusters.described(clusters, outputs)
     order = np.lexsort((dropped["row"], dropped["file"]))
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:

@@ -91,12 +91,12 @@ class KeepPercentiles:
     def keys(self, batch: pa.RecordBatch) -> pa.Table:
         return score_keys(batch, self.score, self.per)
 
-    def choose(self, keys: pa.Table) -> tuple[np.ndarray, dict[str, int]]:
+    def choose(self, keys: pa.Table) -> survivors.Choice:
         values, gone = keys.column("score").to_numpy(), np.zeros(len(keys), bool)
         for members in groups_of(keys):
             low, high = np.percentile(values[members], [self.low, self.high])
             gone[members] = (values[members] < low) | (values[members] > high)
-        return survivors.names_of(names_in(keys), np.flatnonzero(gone)), {}
+        return survivors.Choice(survivors.names_of(names_in(keys), np.flatnonzero(gone)), {})
 
     def take_away(self, batch: pa.RecordBatch, names: np.ndarray) -> pa.RecordBatch:
         return survivors.drop_named(batch, names, f"{self.score} outside percentiles {self.low:g} to {self.high:g}")
@@ -124,7 +124,7 @@ class Buckets:
     def keys(self, batch: pa.RecordBatch) -> pa.Table:
         return score_keys(batch, self.score, self.per)
 
-    def choose(self, keys: pa.Table) -> tuple[np.ndarray, dict[str, int]]:
+    def choose(self, keys: pa.Table) -> survivors.Choice:
         values, number = keys.column("score").to_numpy(), np.full(len(keys), -1, np.int32)
         for members in groups_of(keys):
             limits = np.percentile(values[members], self.percentiles)
@@ -133,7 +133,7 @@ class Buckets:
         chosen["file"], chosen["row"] = (keys.column(name).to_numpy() for name in ("file", "row"))
         chosen["number"] = number
         told = {f"{self.name} {one}": int((number == one).sum()) for one in range(len(self.percentiles) + 1)}
-        return chosen[number >= 0], told
+        return survivors.Choice(chosen[number >= 0], told)
 
     def take_away(self, batch: pa.RecordBatch, names: np.ndarray) -> pa.RecordBatch:
         number = dict(zip(names["row"].tolist(), names["number"].tolist(), strict=True))

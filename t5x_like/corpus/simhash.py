@@ -11,13 +11,14 @@ Of documents of C4's kind a tenth of the pairs within 3 bits are not alike (Jacc
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from t5x_like.corpus import components, survivors
+from t5x_like.corpus import components, duplicate_clusters, survivors
 from t5x_like.corpus.documents import column
 from t5x_like.corpus.hashing import finish
 from t5x_like.corpus.minhash import HASHES, pieces, shingle_sets
@@ -62,7 +63,7 @@ class SimHash:
             }
         )
 
-    def choose(self, keys: pa.Table) -> tuple[np.ndarray, dict[str, int]]:
+    def choose(self, keys: pa.Table) -> survivors.Choice:
         keys = survivors.with_earlier(keys, self.earlier)
         columns = survivors.columns_of(keys)
         fingerprints = keys.column("fingerprint").to_numpy()
@@ -81,7 +82,11 @@ class SimHash:
         gone = survivors.all_but_one(columns, group, self.keep)
         if self.index:
             survivors.write_index(keys, gone, self.index, self.made_by())
-        return survivors.names_of(columns, gone), {"candidate pairs": looked_at, "pairs alike": alike}
+        told = duplicate_clusters.told_of(
+            columns, group, gone, self.keep, functools.partial(components.jaccard, sets=sets)
+        )
+        counts = {"candidate pairs": looked_at, "pairs alike": alike}
+        return survivors.Choice(survivors.names_of(columns, gone), counts, told)
 
     def take_away(self, batch: pa.RecordBatch, names: np.ndarray) -> pa.RecordBatch:
         return survivors.drop_named(batch, names, "near duplicate")

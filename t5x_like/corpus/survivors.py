@@ -14,12 +14,23 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from t5x_like.corpus import mapped
 from t5x_like.corpus.documents import column, drop
+
+
+class Choice(NamedTuple):
+    """What a step over all documents chose: what goes, sorted out later by (file, row); counts by what was counted; and
+    of a step that finds groups of documents what `duplicate_clusters` tells of them."""
+
+    gone: np.ndarray
+    counts: dict[str, int]
+    clusters: dict | None = None
+
 
 POLICIES = {
     "source": lambda keys: (keys["row"], keys["file"]),
@@ -31,7 +42,7 @@ NAME = np.dtype([("file", np.int32), ("row", np.int64)])
 ABOUT = ("file", "row", "length", "quality", "date")
 _MANIFEST = b"t5x_like index"
 EARLIER = -1  # the file of all documents of earlier corpora
-_UNDATED = np.iinfo(np.int64).max
+UNDATED = np.iinfo(np.int64).max
 
 
 def check_policy(policy: str) -> None:
@@ -53,7 +64,7 @@ def about(batch: pa.RecordBatch) -> dict[str, pa.Array]:
 def date_number(date: str) -> int:
     """2024-11-26T09:30:00Z as 20241126093000; what is left out is 0."""
     digits = re.sub(r"\D", "", date)[:14]
-    return int(digits.ljust(14, "0")) if digits else _UNDATED
+    return int(digits.ljust(14, "0")) if digits else UNDATED
 
 
 def columns_of(keys: pa.Table) -> dict[str, np.ndarray]:

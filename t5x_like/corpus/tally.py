@@ -38,6 +38,7 @@ class Tally:
     funnel    after each step, for each "source, language", how many documents, characters and bytes of UTF-8 are left
     labels    after each step, how many documents are left with each label
     scores    for each score, each language and each bin (`bin_of`): how many documents, and the beginning of the first
+    clusters  for each step that finds duplicates, what `duplicate_clusters` tells of them
     seconds   of CPU, for reading and for each step
 
     Steps are named with their place in the recipe: "3 C4".
@@ -53,6 +54,7 @@ class Tally:
     scores: dict[str, dict[str, dict[str, list]]] = dataclasses.field(
         default_factory=lambda: collections.defaultdict(lambda: collections.defaultdict(dict))
     )
+    clusters: dict[str, dict] = dataclasses.field(default_factory=dict)
     seconds: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
     def dropped(self, step: str, batch: pa.RecordBatch) -> None:
@@ -101,6 +103,7 @@ class Tally:
     def add(self, other: "Tally") -> None:
         self.counts.update(other.counts)
         self.seconds.update(other.seconds)
+        self.clusters.update(other.clusters)
         for own, more in ((self.examples, other.examples), (self.kept, other.kept)):
             for name, texts in more.items():
                 own[name] += texts[: EXAMPLES - len(own[name])]

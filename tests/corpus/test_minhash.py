@@ -144,9 +144,9 @@ def test_of_a_cluster_the_longest_stays_and_what_is_not_alike_stays_too():
     longer = [*base, "and", "more"]
     texts = [" ".join(t) for t in (base, changed, longer, text(rng, 300), text(rng, 300))] + ["", "", "!"]
     finder = MinHash()
-    gone, counts = finder.choose(table_of(finder, texts))
+    gone, counts, *_ = finder.choose(table_of(finder, texts))
     assert gone["row"].tolist() == [0, 1] and counts["pairs alike"] == 3
-    gone, _ = MinHash(keep="earliest").choose(table_of(finder, texts))
+    gone, *_ = MinHash(keep="earliest").choose(table_of(finder, texts))
     assert gone["row"].tolist() == [1, 2]
 
 
@@ -159,8 +159,8 @@ def test_documents_in_another_order_give_the_same_survivors():
     finder = MinHash(keep="longest")
     keys = table_of(finder, texts)
     order = np.random.default_rng(0).permutation(len(texts))
-    one, _ = finder.choose(keys)
-    other, _ = finder.choose(keys.take(pa.array(order)))
+    one, *_ = finder.choose(keys)
+    other, *_ = finder.choose(keys.take(pa.array(order)))
     assert sorted(one.tolist()) == sorted(other.tolist()) and len(one) == 30
 
 
@@ -208,7 +208,7 @@ def test_a_new_dump_loses_what_an_earlier_one_had_and_its_index_holds_both(tmp_p
         one, two, three = (str(tmp_path / f"{step.__name__}{i}") for i in range(3))
         step(index=one).choose(table_of(step(), first))
         again = step(earlier=[one], index=two)
-        gone, _ = again.choose(table_of(again, [*second, first[0]]))
+        gone, *_ = again.choose(table_of(again, [*second, first[0]]))
         assert gone["row"].tolist() == ([0, 1, 5] if step is MinHash else [5])
         last = step(earlier=[two], index=three)
         assert len(last.choose(table_of(last, [*first, *second]))[0]) == 10

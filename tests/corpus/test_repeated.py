@@ -27,7 +27,7 @@ def batch(texts):
 def after(step, texts):
     """(texts, reasons) behind a step over all documents."""
     documents = batch(texts)
-    chosen, _ = step.choose(step.keys(documents))
+    chosen, *_ = step.choose(step.keys(documents))
     kept = step.take_away(documents, np.sort(chosen, order=["file", "row"]))
     return column(kept, "text"), column(kept, "reason")
 

@@ -160,7 +160,7 @@ def test_percentiles_are_of_each_language():
     values = [*range(10), *range(100, 110), np.nan]
     batch = scored(values, language=["en"] * 10 + ["zh"] * 10 + ["en"])
     step = KeepPercentiles(score="s", low=20, high=90)
-    chosen, _ = step.choose(step.keys(batch))
+    chosen, *_ = step.choose(step.keys(batch))
     rest = column(step.take_away(batch, chosen), "reason")
     kept = [value for value, reason in zip(values, rest, strict=True) if reason is None]
     assert kept[:-1] == [*range(2, 9), *range(102, 109)] and np.isnan(kept[-1])
@@ -171,7 +171,7 @@ def test_percentiles_are_of_each_language():
 def test_buckets_are_numbered_by_percentiles():
     values = [*range(10), np.nan]
     batch, step = scored(values), Buckets(score="s")
-    chosen, told = step.choose(step.keys(batch))
+    chosen, told, *_ = step.choose(step.keys(batch))
     found = scores_of(step.take_away(batch, chosen), "bucket")
     np.testing.assert_array_equal(found, [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, np.nan])
     assert told == {"bucket 0": 3, "bucket 1": 3, "bucket 2": 4}

@@ -85,7 +85,7 @@ def test_of_near_copies_one_stays_and_what_only_shares_bits_stays_too():
     texts = [base, [*base, "end"], text(rng, 300)]
     step = SimHash()
     keys = table_of(step, [*map(" ".join, texts), "", "!"])
-    gone, counts = step.choose(keys)
+    gone, counts, *_ = step.choose(keys)
     assert gone["row"].tolist() == [0] and counts["pairs alike"] == 1
     # The same bits, other words: the check of true similarity keeps both.
     values = keys.column("fingerprint").to_numpy().copy()
@@ -102,7 +102,7 @@ def test_a_new_dump_loses_what_an_earlier_one_had(tmp_path):
     index = str(tmp_path / "index")
     SimHash(index=index).choose(table_of(SimHash(), [" ".join(base) for base in bases[:2]]))
     step = SimHash(earlier=[index])
-    gone, _ = step.choose(table_of(step, [" ".join(base).upper() + "!" for base in bases[1:]]))
+    gone, *_ = step.choose(table_of(step, [" ".join(base).upper() + "!" for base in bases[1:]]))
     assert gone["row"].tolist() == [0]
 
 

@@ -52,8 +52,20 @@ def main(arguments: list[str]) -> None:
             )
         plan_search.search(console, options, run_of, devices, kind, device)
         return
-    report = plan.plan(run_of(options), devices)
-    show(console if console.is_terminal else Console(width=120), report, kind, device)
+    run = run_of(options)
+    report = plan.plan(run, devices)
+    kept = activations_of(run, devices, report)
+    show(console if console.is_terminal else Console(width=120), report, kept, kind, device)
+
+
+def activations_of(run: dict, devices: list, report) -> int | None:
+    """None where a batch of other rows, which tells them apart, does not fit."""
+    from t5x_like.planning import activations
+
+    try:
+        return activations.bytes_of(run, devices, report)
+    except ValueError:
+        return None
 
 
 def run_of(options) -> dict:
@@ -78,7 +90,7 @@ def run_of(options) -> dict:
     return {**defaults, **made}
 
 
-def show(console, report, kind: str, device) -> None:
+def show(console, report, activations: int | None, kind: str, device) -> None:
     from rich.table import Table
 
     from t5x_like.partitioning.placement import human_bytes
@@ -93,6 +105,10 @@ def show(console, report, kind: str, device) -> None:
         "temporaries": report.temporaries,
         "peak": report.peak,
     }
+    fixed = f"gradients {human_bytes(report.gradients_bytes)} in float32"
+    if activations is not None:
+        rest = human_bytes(report.temporaries - activations)
+        fixed = f"activations {human_bytes(activations)} (grow with rows); {rest} do not, of which {fixed}"
     a_token = [f"{work / report.tokens:.4g}" for work in report.work]
     lines = {
         "devices": f"{report.mesh.size} x {kind}",
@@ -100,6 +116,7 @@ def show(console, report, kind: str, device) -> None:
         "parameters": f"{total:,}",
         **{f"  {name}": f"{number:,} ({number / total:.1%})" for name, number in report.groups.items()},
         "per device": ", ".join(f"{name} {human_bytes(size)}" for name, size in held.items()),
+        "of temporaries": fixed,
         "compiled in": f"{report.compile_seconds:.1f} s",
         "tokens a step": f"{report.tokens:,}",
         "operations a token": f"{a_token[0]} full, {a_token[1]} causal",

@@ -20,7 +20,7 @@ from t5x_like.partitioning import axis_rules
 from t5x_like.partitioning.mesh import on_mesh
 from t5x_like.partitioning.placement import bytes_per_device
 from t5x_like.planning import collectives, roofline
-from t5x_like.train.state import plan_state
+from t5x_like.train.state import plan_params, plan_state
 from t5x_like.train.step import make_train_step
 
 NOT_GROUPS = ("layers", "cycle", "stack")
@@ -33,6 +33,7 @@ class Report:
     mesh: Mesh
     groups: dict[str, int]
     params_bytes: int
+    gradients_bytes: int  # in float32, where the optimizer's state lies; among the temporaries
     optimizer_bytes: int
     host_bytes: int  # of the optimizer's state, in the host's memory and not the device's
     arguments: int
@@ -68,11 +69,13 @@ def plan(run: dict[str, Any], devices: list | None) -> Report:
     began = time.monotonic()
     compiled = compiled_or_refused(jax.jit(on_mesh(mesh, step), donate_argnums=0).lower(state.abstract, batch, key))
     seconds, memory = time.monotonic() - began, compiled.memory_analysis()
+    sums = plan_params(run["model"], mesh, run["optimizer_rules"] or rules)[1].values()
     params, leaves = state.abstract.params, jax.tree.leaves(state.abstract.opt_state)
     return Report(
         mesh=mesh,
         groups=parameters_by_group(params),
         params_bytes=sum(map(bytes_per_device, params.values())),
+        gradients_bytes=sum(bytes_per_device(one.update(dtype=jnp.float32)) for one in sums),
         optimizer_bytes=sum(bytes_per_device(leaf) for leaf in leaves if not waits(leaf)),
         host_bytes=sum(bytes_per_device(leaf) for leaf in leaves if waits(leaf)),
         arguments=memory.argument_size_in_bytes,

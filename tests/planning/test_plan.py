@@ -14,9 +14,10 @@ from t5x_like.data import rendering
 from t5x_like.data.pipeline import Pipeline
 from t5x_like.losses import CrossEntropy
 from t5x_like.models.decoder import Decoder
+from t5x_like.models.layer_loops import save_nothing
 from t5x_like.partitioning.axis_rules import AxisRules
 from t5x_like.partitioning.mesh import make_mesh
-from t5x_like.planning import plan, roofline
+from t5x_like.planning import activations, plan, roofline
 from t5x_like.planning.collectives import Collective, collectives_of
 from t5x_like.train.step import accumulated
 from tests.commands.command_line import succeed, t5x_like
@@ -52,7 +53,7 @@ def test_a_collective_is_told_with_its_axis_its_bytes_and_how_often_a_loop_turns
     assert {(one.axes, one.bytes) for one in found} == {("data", 256)}
 
 
-def report_of(mesh, rules=AxisRules(), layer_loop="unrolled", batch_size=8, **changes):  # noqa: B008  frozen
+def run_of(mesh, rules=AxisRules(), layer_loop="unrolled", batch_size=8, **changes):  # noqa: B008  frozen
     lengths, render = {"targets": 16}, rendering.decoder_only
     data = Pipeline(directory="none", mixture="none", lengths=lengths, batch_size=batch_size, render=render)
     run = {"model": functools.partial(MODEL, layer_loop=layer_loop), "optimizer": optax.adamw(1e-3), "data": data}
@@ -64,7 +65,11 @@ def report_of(mesh, rules=AxisRules(), layer_loop="unrolled", batch_size=8, **ch
         "optimizer_rules": None,
         "axis_rules": rules,
     }
-    return plan.plan({**run, "mesh": functools.partial(make_mesh, **mesh), **changes}, None)
+    return {**run, "mesh": functools.partial(make_mesh, **mesh), **changes}
+
+
+def report_of(mesh, **changes):
+    return plan.plan(run_of(mesh, **changes), None)
 
 
 def test_a_plan_counts_what_the_shapes_say():
@@ -157,3 +162,18 @@ def test_a_plan_is_made_from_a_configuration_without_its_data(tmp_path):
     assert "encoder" in told and "causal MFU" in told and "fits" in told and "per device" in told
     wrong = t5x_like("plan", "--gin_file=runs/quickstart.gin", "--device=Cray")
     assert wrong.code == 2 and "figures are known of" in wrong.err
+
+
+def test_activations_are_told_from_what_does_not_grow_with_rows():
+    """Of 4 rows a device: with save_nothing the inputs of 12 layers at least, without it what is inside them too."""
+    mesh, inputs, found = {"data": 1, "fsdp": 8}, 12 * 4 * 16 * 32 * 4, []
+    for remat in ({"remat": save_nothing}, {}):
+        model = functools.partial(MODEL, num_layers=12, layer_loop="scanned", **remat)
+        run = run_of(mesh, model=model, batch_size=32)
+        report = plan.plan(run, None)
+        assert report.gradients_bytes == report.params_bytes  # both in float32, split alike
+        found.append(activations.bytes_of(run, None, report))
+        assert found[-1] + report.gradients_bytes < report.temporaries
+    assert inputs < found[0] < 5 * inputs and found[1] > 5 * found[0]
+    zero = report_of(mesh, rules=AxisRules(embed=None), optimizer_rules=AxisRules())
+    assert zero.gradients_bytes < zero.params_bytes / 7

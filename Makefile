@@ -9,8 +9,6 @@ T = $(BIN)/t5x_like
 
 export JAX_PLATFORMS ?= cpu
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-# Python keeps what it compiles, also on machines that are set up not to: half the time that a process takes to start.
-unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test parity check clean
 
@@ -22,6 +20,8 @@ quickstart: .venv/ready
 	$(T) evaluate $(OUT)/run
 	$(T) report $(OUT)/run
 
+# Packages are compiled when they are installed. Nothing else is kept: tests fill disks, and what Python writes then is cut off.
+test: export PYTHONDONTWRITEBYTECODE = 1
 test: .venv/ready .venv/libtpu/ready .venv/ray/ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
@@ -48,7 +48,7 @@ parity: .venv-parity/ready
 # Ray, for tests/corpus/test_ray_engine.py: 200 MB that one engine of `curate` needs and nothing else does.
 .venv/ray/ready: .venv/ready
 	mkdir -p .venv/ray
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .venv/ray --constraint constraints.txt --no-deps ray jsonschema jsonschema-specifications referencing rpds-py || echo "no Ray for this machine: its engine is not tested"
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --target .venv/ray --constraint constraints.txt --no-deps ray jsonschema jsonschema-specifications referencing rpds-py || echo "no Ray for this machine: its engine is not tested"
 	touch .venv/ray/ready
 
 check: .venv/ready
@@ -60,7 +60,7 @@ check: .venv/ready
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, this is ' + sys.version.split()[0]) if sys.version_info < (3, 11) else None"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[all]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[all]'
 	touch .venv/ready
 
 clean:

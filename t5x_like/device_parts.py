@@ -48,6 +48,8 @@ def on_own_places(function: Callable, model: nnx.Module, *arrays: jax.Array) -> 
     The parameters that it uses are gathered once, before it, and their gradients are summed once, after it, whatever
     loops it has: inside a loop the compiler would do both in every turn.
     """
+    if not any(split_places()):
+        return function(model, *arrays)
     return on_own_parts(lambda parts, *arrays: function(parts.whole(), *arrays), model, *arrays)
 
 
@@ -56,7 +58,7 @@ def on_own_parts(function: Callable, model: nnx.Module, *arrays: jax.Array) -> A
     graphdef, state = nnx.split(model)
     paths, variables = zip(*nnx.to_flat_state(state), strict=True)
     axes, values = [axes_of(variable) for variable in variables], [variable.get_value() for variable in variables]
-    rows, length = (tuple(axis for axis in axes if size_of(axis) > 1) for axes in (ROWS, LENGTH))
+    rows, length = split_places()
     dims = [split_dim(one) for one in axes]
 
     def own(values, *arrays):
@@ -67,6 +69,12 @@ def on_own_parts(function: Callable, model: nnx.Module, *arrays: jax.Array) -> A
     specs = [P() if dim is None else P(*[None] * dim, "fsdp") for dim in dims]
     places = P(rows, length)
     return over_axes(own, (*rows, *length), (specs, *[places] * len(arrays)), places)(values, *arrays)
+
+
+def split_places() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The axes of the mesh that split the rows of a batch, and every row, over more than one device."""
+    rows, length = (tuple(axis for axis in axes if size_of(axis) > 1) for axes in (ROWS, LENGTH))
+    return rows, length
 
 
 def axes_of(variable: nnx.Variable) -> tuple[str | None, ...]:

@@ -62,6 +62,7 @@ HOMES = {
     "ftfy": ["corpus/cleaning.py"],
     "py3langid": ["corpus/cleaning.py"],
     "fasttext": ["corpus/fasttext_model.py"],
+    "kenlm": ["corpus/kenlm_file.py"],
     "fastwarc": ["corpus/warc.py"],
     "resiliparse": ["corpus/warc.py"],
     "defusedxml": ["corpus/markup.py"],

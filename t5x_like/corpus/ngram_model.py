@@ -191,10 +191,10 @@ def read_arpa(path: pathlib.Path) -> tuple[list[Level], dict[str, int]]:
     """(levels, {word: id}) of an ARPA file, compressed or not, as KenLM's lmplz and SRILM write it."""
     words = {"<s>": BEGIN, "</s>": END, "<unk>": UNKNOWN}
     with open_bytes(path) as file:
-        lines = io.TextIOWrapper(file, encoding="utf-8")
+        lines = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape")
         levels = [_arpa_level(rows, length, words) for length, rows in _arpa_sections(lines, path)]
     if not levels:
-        raise ValueError(f"{path} is no ARPA file: it has no section \\1-grams:")
+        raise ValueError(f"{path} is no ARPA file: it has no section \\1-grams: (a binary file of KenLM: KenlmFile)")
     return levels, words
 
 

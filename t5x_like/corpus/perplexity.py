@@ -11,7 +11,7 @@ import pathlib
 import re
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,7 +129,7 @@ class ArpaFile:
     """A model in ARPA format (lmplz of KenLM, SRILM; .gz or not) with the SentencePiece model of its tokens.
 
     tokenizer   empty: tokens are words between spaces
-    KenLM's binary files are its own; lmplz writes ARPA, and build_binary's input is one.
+    KenLM's binary files are its own: `KenlmFile`.
     """
 
     path: str
@@ -145,7 +145,7 @@ class ArpaFile:
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         levels, words = _arpa(self.path)
-        split = _processor(self.tokenizer).encode_as_pieces if self.tokenizer else str.split
+        split = splitter(self.tokenizer)
         known = [[[words.get(w, ngram_model.UNKNOWN) for w in split(line)] for line in lines_of(t)] for t in texts]
         return perplexities(levels, known)
 
@@ -160,6 +160,11 @@ def perplexities(levels: Sequence[ngram_model.Level], documents: Sequence[list[l
     ends = np.cumsum(sizes)
     with np.errstate(invalid="ignore", divide="ignore"):
         return 10.0 ** (-(sums[ends] - sums[ends - sizes]) / predicted)
+
+
+def splitter(tokenizer: str) -> Callable[[str], list[str]]:
+    """What makes pieces of a line: a SentencePiece model, or the spaces between words if there is none."""
+    return _processor(tokenizer).encode_as_pieces if tokenizer else str.split
 
 
 def encode(tokenizer: str, lines: Sequence[str]) -> list[list[int]]:

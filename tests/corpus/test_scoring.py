@@ -1,7 +1,11 @@
 """Models that are trained in the pipeline, what they say of texts, and what goes by it."""
 
+import base64
+import importlib.util
 import json
+import pathlib
 import random
+import zlib
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from t5x_like.corpus import learning
 from t5x_like.corpus.curate import curate
 from t5x_like.corpus.documents import batch_of, column, scores_of, with_scores
 from t5x_like.corpus.exact_duplicates import ExactDuplicates
+from t5x_like.corpus.kenlm_file import KenlmFile
 from t5x_like.corpus.linear_model import TrainFromWordList, TrainLinear, area_under_curve, features_of, fit
 from t5x_like.corpus.perplexity import ArpaFile, NgramFolder, TrainNgrams, normalize
 from t5x_like.corpus.scoring import Buckets, KeepBetween, KeepPercentiles, Score
@@ -76,6 +81,31 @@ def test_perplexity_of_an_arpa_file_by_hand(tmp_path):
         ArpaFile(path="none.arpa")
     with pytest.raises(FileNotFoundError, match="holds no n-gram model"):
         NgramFolder(folder="none")
+
+
+def test_an_arpa_file_gives_the_perplexities_of_kenlm(tmp_path):
+    told = json.loads(pathlib.Path("tests/golden/kenlm_scores.json").read_text(encoding="utf-8"))
+    (tmp_path / "model.arpa").write_text(told["arpa"], encoding="utf-8")
+    found = ArpaFile(path=str(tmp_path / "model.arpa")).scores(list(told["log10"]))
+    expected = [10 ** (-log10 / (len(text.split()) + 1)) for text, log10 in told["log10"].items()]
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+    assert any("dog" in text for text in told["log10"]) and "dog" not in told["arpa"]  # a word that it does not know
+
+
+def test_kenlms_binary_files_are_told_from_others(tmp_path):
+    """With the package kenlm itself they are read by `make parity`, which compares them with the scores above."""
+    (tmp_path / "model.arpa").write_text("\\data\\\n")
+    with pytest.raises(ValueError, match="is no binary file of KenLM: an ARPA file is read by ArpaFile"):
+        KenlmFile(path=str(tmp_path / "model.arpa"))
+    with pytest.raises(FileNotFoundError, match="no such file; a KenLM file"):
+        KenlmFile(path="none.bin")
+    binary = tmp_path / "model.bin"
+    binary.write_bytes(zlib.decompress(base64.b64decode(pathlib.Path("tests/golden/kenlm_trie.b64").read_text())))
+    with pytest.raises(ValueError, match=r"is no ARPA file: .*a binary file of KenLM: KenlmFile"):
+        ArpaFile(path=str(binary)).scores(["yes"])
+    if importlib.util.find_spec("kenlm") is None:
+        with pytest.raises(ModuleNotFoundError, match=r"pip install 't5x_like\[kenlm\]'"):
+            KenlmFile(path=str(binary)).scores(["yes"])
 
 
 def test_the_linear_model_tells_kinds_apart_that_it_did_not_learn_from(models):

@@ -12,7 +12,15 @@ import tempfile
 from rich.console import Console
 from rich.table import Table
 
-MAKERS = ("collators", "contrastive_losses", "corpus_filters", "pair_losses", "rotary_scalings", "t5_preprocessors")
+MAKERS = (
+    "collators",
+    "contrastive_losses",
+    "corpus_filters",
+    "kenlm_scores",
+    "pair_losses",
+    "rotary_scalings",
+    "t5_preprocessors",
+)
 GOLDENS = pathlib.Path("tests/golden")
 TOLERANCE = 1e-5  # relative; another processor adds in another order
 VERSIONS = ("made_by", "made_with", "versions")

@@ -14,8 +14,8 @@ from t5x_like.train.batch_ramp import BatchRamp, interleaved, linear_ramp
 from tests.train import tiny
 
 ONE_DEVICE = functools.partial(make_mesh, data=1, devices=jax.devices()[:1])
-RAMP = BatchRamp(((0, 1), (2, 2), (4, 3)))
-STEPS = 5
+RAMP = BatchRamp(((0, 1), (2, 3)))
+STEPS = 4
 
 
 @pytest.mark.parametrize(("first", "increment", "last", "over"), [(1, 1, 8, 100), (2, 3, 14, 77), (1, 5, 21, 3)])
@@ -75,9 +75,9 @@ def reference(directory, tmp_path_factory):
 
 
 def test_rows_are_counted_and_larger_batches_hold_more_tokens(reference):
-    assert [row["rows"] for row in reference] == [8, 16, 32, 48, 72]
+    assert [row["rows"] for row in reference] == [8, 16, 40, 64]
     tokens = [row["loss_weight"] for row in reference]
-    assert max(tokens[:2]) < min(tokens[2:4]) and max(tokens[2:4]) < tokens[4]
+    assert 2 * max(tokens[:2]) < min(tokens[2:])
 
 
 def test_a_ramp_that_is_stopped_on_its_way_goes_on_bit_for_bit(directory, reference, tmp_path):

@@ -93,7 +93,7 @@ def test_an_arpa_file_gives_the_perplexities_of_kenlm(tmp_path):
 
 
 def test_kenlms_binary_files_are_told_from_others(tmp_path):
-    """`python -m tests.golden.make.kenlm_scores`, where kenlm is installed, compares what it reads with the scores above."""
+    """`python -m tests.golden.make.kenlm_scores`, where kenlm is installed, compares its reading with those scores."""
     (tmp_path / "model.arpa").write_text("\\data\\\n")
     with pytest.raises(ValueError, match="is no binary file of KenLM: an ARPA file is read by ArpaFile"):
         KenlmFile(path=str(tmp_path / "model.arpa"))

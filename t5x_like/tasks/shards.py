@@ -1,6 +1,7 @@
 """One shard of a prepared task: documents of one part of the source, tokenized by SeqIO, checked and written."""
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -111,7 +112,10 @@ def offline_dataset(cut: Cut, split: str, shard_info: seqio.ShardInfo | None, re
 def numpy_documents(name: str, dataset: tf.data.Dataset, reading: Reading) -> Iterator[dict]:
     """Iterates, and gives an error of the reader as the reader raised it, without TensorFlow's traceback around it."""
     try:
-        yield from dataset.as_numpy_iterator()
+        documents = dataset.as_numpy_iterator()
+        with held_stderr():  # as in offline_dataset: some of it is made when it is first asked
+            first = list(itertools.islice(documents, 1))
+        yield from itertools.chain(first, documents)
     except tf.errors.OpError as error:
         if reading.errors:
             raise reading.errors[0] from None

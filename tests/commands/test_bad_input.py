@@ -377,7 +377,10 @@ def test_prepare_and_train_write_no_line_that_is_not_ours(corpus, t5_gin, tmp_pa
         command = [sys.executable, "-m", "t5x_like", *map(str, arguments)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr.splitlines()
 
-    lines = err("prepare", "small_causal_lm", "--corpus", corpus, "--output_dir", tmp_path / "data")
+    tokenizer = tmp_path / "words.model"
+    succeed("tokenizer", "train", "--corpus", corpus, "--output", tokenizer, "--kind", "bpe", "--vocab_size", "300")
+    told = ["--corpus", corpus, "--tokenizer", tokenizer, "--output_dir", tmp_path / "data"]
+    lines = err("prepare", "small_causal_lm", *told)
     assert lines and all(line.startswith("prepare: ") for line in lines), lines
     lines = err("train", f"--gin_file={t5_gin}", f"model_dir={tmp_path / 'run'}", "steps=1")
     ours = [line for line in lines if line.startswith(("Parameters", "This run"))]

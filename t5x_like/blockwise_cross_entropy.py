@@ -38,10 +38,11 @@ class BlockwiseCrossEntropy:
 
     def __call__(self, model, batch: Features, dropout_key: jax.Array | None) -> dict[str, Term]:
         x_BLD, terms = model.hidden(batch, dropout_key=dropout_key)
-        # The gradient of x adds up over blocks: in float32, so that their number does not matter.
-        by_block = functools.partial(block_by_block, self.block_size)
+        # The gradient of x adds up over blocks: in float32, so that many of them round little more than one.
+        vocab_size = vocab_size_of(model)
+        by_block = functools.partial(block_by_block, self.block_size, vocab_size)
         sums = device_parts.on_own_parts(by_block, model, x_BLD.astype(jnp.float32), batch.targets)
-        loss_BL = cross_entropy_of(sums, vocab_size_of(model), self.z_loss, self.label_smoothing)
+        loss_BL = cross_entropy_of(sums, vocab_size, self.z_loss, self.label_smoothing)
         return {"loss": weighted(loss_BL, batch.loss_weights), **terms}
 
     def measure(self, model, batch: Features) -> dict[str, Term]:
@@ -58,15 +59,14 @@ def vocab_size_of(model: nnx.Module) -> int:
 
 
 def block_by_block(
-    block_size: int, parts: device_parts.OwnParts, x_BLD: jax.Array, targets_BL: jax.Array
+    block_size: int, vocab_size: int, parts: device_parts.OwnParts, x_BLD: jax.Array, targets_BL: jax.Array
 ) -> VocabularySums:
     """The sums over the whole vocabulary, of the sums of its blocks; logits are made again for the gradient."""
     dims = [axes.index("vocab") if "vocab" in axes else None for axes in parts.axes]
-    V = next(value.shape[dim] for value, dim in zip(parts.values, dims, strict=True) if dim is not None)
     # A device of a tensor axis has V / T entries in a row; every block takes as many from each.
     T = device_parts.size_of("tensor")
-    width = V // T
-    size = -(-width // -(-V // block_size))
+    width = vocab_size // T
+    size = -(-width // -(-vocab_size // block_size))
     num_blocks = -(-width // size)
 
     def blocks(value, dim):

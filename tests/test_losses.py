@@ -136,6 +136,7 @@ PIECES = {
     "all places": losses.ChunkedCrossEntropy(**SETTINGS, chunk_size=64),
     "16 entries": BlockwiseCrossEntropy(**SETTINGS, block_size=16),
     "5 entries": BlockwiseCrossEntropy(**SETTINGS, block_size=5),  # of 48: the last block is not full
+    "11 entries": BlockwiseCrossEntropy(**SETTINGS, block_size=11),  # over two devices the last of either is not full
     "all entries": BlockwiseCrossEntropy(**SETTINGS, block_size=64),
 }
 
@@ -151,13 +152,20 @@ def test_pieces_change_neither_loss_nor_gradients(head, pieces):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
 
 
-@pytest.mark.parametrize("pieces", ["7 places", "5 entries"])
+class OffsetHead(UntiedHead):
+    """Logits are not 0 where the kernel is, so that what fills a block up shows if it is counted."""
+
+    def __call__(self, x_BLD, table_VD):
+        return super().__call__(x_BLD, table_VD) + 3.0
+
+
+@pytest.mark.parametrize("pieces", ["7 places", "5 entries", "11 entries"])
 def test_pieces_change_nothing_on_a_mesh_over_rows_and_vocabulary(pieces):
     batch, rules, mesh = hidden_batch(), AxisRules(), make_mesh(data=2, fsdp=2, tensor=2)
     loss = PIECES[pieces]
-    alone, params = loss_and_gradients(loss, HeadAlone(UntiedHead))
-    split_up, _ = loss_and_gradients(loss, HeadAlone(UntiedHead, shard=constrain(mesh, rules)))
-    axes = split(HeadAlone(UntiedHead)).axes
+    alone, params = loss_and_gradients(losses.CrossEntropy(**SETTINGS), HeadAlone(OffsetHead))
+    split_up, _ = loss_and_gradients(loss, HeadAlone(OffsetHead, shard=constrain(mesh, rules)))
+    axes = split(HeadAlone(OffsetHead)).axes
     placed = {name: jax.device_put(x, NamedSharding(mesh, rules.spec(*axes[name]))) for name, x in params.items()}
     rows = jax.device_put(batch, NamedSharding(mesh, rules.spec("batch")))
     program = jax.jit(on_mesh(mesh, split_up)).lower(placed, rows.tokens, rows).compile()
@@ -166,6 +174,23 @@ def test_pieces_change_nothing_on_a_mesh_over_rows_and_vocabulary(pieces):
     # A device's logits are [4 / 4 rows, 7 places, 48 / 2 words]; no larger ones may be brought together.
     gathered = re.findall(r"(\S+) all-(?:gather|to-all)\(", program.as_text())
     assert not [shape for shape in gathered if f",{VOCAB}]" in shape and "7," in shape], gathered
+
+
+def test_many_blocks_add_little_to_the_rounding_of_the_gradient_of_bfloat16_states():
+    """Each block's part is rounded as the whole is, and their sum is not: 1.15 times the error, 2 in bfloat16."""
+    batch = hidden_batch()
+    low = batch.tokens.astype(jnp.bfloat16)
+
+    def gradient(loss, dtype, x):
+        function, params = loss_and_gradients(loss, HeadAlone(UntiedHead, dtype=dtype))
+        return np.asarray(jax.jit(function)(params, x, batch)[1][1], np.float32)
+
+    exact = gradient(losses.CrossEntropy(), "float32", low.astype(jnp.float32))
+    by_entry, whole = (
+        np.linalg.norm(gradient(loss, "bfloat16", low) - exact)
+        for loss in (BlockwiseCrossEntropy(block_size=1), losses.CrossEntropy())
+    )
+    assert by_entry < 1.4 * whole
 
 
 def sizes_made(jaxpr):

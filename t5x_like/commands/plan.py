@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
 
 
 def activations_of(run: dict, devices: list, report) -> int | None:
-    """None where a batch of other rows, which tells them apart, does not fit."""
+    """None where other rows, which tell them apart, do not fit on a device or do not divide."""
     from t5x_like.planning import activations
 
     try:

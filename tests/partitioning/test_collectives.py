@@ -88,25 +88,25 @@ def test_a_step_sends_what_its_kind_of_parallelism_is_for_and_gathers_no_more(na
     assert [one for one in found if one.kind == "all-gather" and one.bytes > row.largest_gather] == []
 
 
-def test_the_head_is_gathered_once_and_its_gradient_summed_once_however_many_chunks_its_loss_has():
-    model = mesh_runs.model_of("llama", NUM_LAYERS)
-    loss = ChunkedCrossEntropy(chunk_size=L // 8)
-    ready = mesh_runs.set_up(model, sizes={"fsdp": 8}, optimizer=optax.sgd(1.0), loss=loss)
+def sent_with(loss):
+    """By a step of a decoder over fsdp 8."""
+    ready = mesh_runs.set_up(
+        mesh_runs.model_of("llama", NUM_LAYERS), sizes={"fsdp": 8}, optimizer=optax.sgd(1.0), loss=loss
+    )
     batch = mesh_runs.batches_of("llama", 1)[0]
     compiled = ready.step.lower(ready.plan.abstract, batch, jax.random.key(0)).compile()
-    found = collectives_of(compiled.as_text(), ready.mesh)
+    return collectives_of(compiled.as_text(), ready.mesh)
+
+
+def test_the_head_is_gathered_once_and_its_gradient_summed_once_however_many_chunks_its_loss_has():
+    found = sent_with(ChunkedCrossEntropy(chunk_size=L // 8))
     head = [(one.kind, one.times) for one in found if one.bytes == EMBEDDING and one.axes == "fsdp"]
     assert ("reduce-scatter", 1) in head
     assert sum(times for kind, times in head if kind == "all-gather") == 1  # the embedding is read row by row
 
 
 def test_a_block_of_the_head_is_gathered_twice_and_its_gradient_summed_when_it_is_made():
-    model = mesh_runs.model_of("llama", NUM_LAYERS)
-    loss = BlockwiseCrossEntropy(block_size=V // 4)
-    ready = mesh_runs.set_up(model, sizes={"fsdp": 8}, optimizer=optax.sgd(1.0), loss=loss)
-    batch = mesh_runs.batches_of("llama", 1)[0]
-    compiled = ready.step.lower(ready.plan.abstract, batch, jax.random.key(0)).compile()
-    found = collectives_of(compiled.as_text(), ready.mesh)
+    found = sent_with(BlockwiseCrossEntropy(block_size=V // 4))
     turns = {(one.kind, one.bytes): one.times for one in found if one.axes == "fsdp"}
     assert turns["all-gather", EMBEDDING // 4] == 2 * 4  # forward and backward
     assert turns["reduce-scatter", EMBEDDING // 4] == 4

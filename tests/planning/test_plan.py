@@ -173,6 +173,8 @@ def test_activations_are_told_from_what_does_not_grow_with_rows():
         report = plan.plan(run, None)
         assert report.gradients_bytes == report.params_bytes  # both in float32, split alike
         found.append(activations.bytes_of(run, None, report))
+        half = plan.plan(run_of(mesh, model=model, batch_size=16), None)
+        assert found[-1] == 2 * (report.temporaries - half.temporaries)
         assert found[-1] + report.gradients_bytes < report.temporaries
     assert inputs < found[0] < 5 * inputs and found[1] > 5 * found[0]
     zero = report_of(mesh, rules=AxisRules(embed=None), optimizer_rules=AxisRules())

@@ -1,4 +1,4 @@
-"""The whole train step on one accelerator: tokens a second, MFU and memory, by attention kernel and what remat keeps.
+"""The whole train step on one accelerator: tokens a second, MFU and memory, by attention kernel, remat and precision.
 
 python benchmarks/accelerator_step.py --model llama_1b --rows 4 8 --kernels auto --remats everything matmuls nothing
 
@@ -34,8 +34,10 @@ from t5x_like.models import (
     chunked_attention,
     cudnn_attention,
     cudnn_packed_attention,
+    eight_bit,
     kernel_choice,
     layer_loops,
+    layers,
     remat,
 )
 from t5x_like.models.attention import Attention
@@ -72,6 +74,14 @@ REMATS = {
 }
 
 
+MATMULS = {
+    "plain": layers.plain,
+    "float8": eight_bit.eight_bit,
+    "float8_tensor": functools.partial(eight_bit.eight_bit, scale_per="tensor"),
+    "int8": functools.partial(eight_bit.eight_bit, types="int8"),
+}
+
+
 class Workload(NamedTuple):
     """A model and its rows. `pairs` counts query-key pairs times d_model over all layers, per row."""
 
@@ -82,9 +92,11 @@ class Workload(NamedTuple):
     is_causal: bool
 
 
-def llama_1b(kernel, remat_policy) -> Workload:
+def llama_1b(kernel, remat_policy, matmul) -> Workload:
     kernel = functools.partial(kernel, order="causal") if kernel is KERNELS["packed"] else kernel
-    attention = functools.partial(Attention, rotary=functools.partial(Rotary, wavelength=500000.0), kernel=kernel)
+    attention = functools.partial(
+        Attention, rotary=functools.partial(Rotary, wavelength=500000.0), kernel=kernel, matmul=matmul
+    )
     model = functools.partial(
         Decoder,
         vocab_size=128256,
@@ -93,7 +105,7 @@ def llama_1b(kernel, remat_policy) -> Workload:
         num_heads=32,
         num_kv_heads=8,
         d_ff=8192,
-        layers=functools.partial(Block, attention=attention),
+        layers=functools.partial(Block, attention=attention, mlp=functools.partial(GatedMlp, matmul=matmul)),
         head=TiedHead,
         dtype="bfloat16",
         layer_loop="scanned",
@@ -102,9 +114,9 @@ def llama_1b(kernel, remat_policy) -> Workload:
     return Workload(model, 4096, 0, 16 * 2048 * 4096**2, True)
 
 
-def t5_1_1_large(kernel, remat_policy) -> Workload:
-    attention = functools.partial(Attention, logit_scale=1.0, kernel=kernel)
-    mlp = functools.partial(GatedMlp, activation="gelu_tanh")
+def t5_1_1_large(kernel, remat_policy, matmul) -> Workload:
+    attention = functools.partial(Attention, logit_scale=1.0, kernel=kernel, matmul=matmul)
+    mlp = functools.partial(GatedMlp, activation="gelu_tanh", matmul=matmul)
     model = functools.partial(
         EncoderDecoder,
         vocab_size=32128,
@@ -174,9 +186,17 @@ OPTIMIZERS = {
 
 
 def measure(
-    model: str, kernel: str, policy: str, rows: int, steps: int, chunk_size: int, optimizer: str, layer_loop: str
+    model: str,
+    kernel: str,
+    policy: str,
+    matmul: str,
+    rows: int,
+    steps: int,
+    chunk_size: int,
+    optimizer: str,
+    layer_loop: str,
 ) -> list[str]:
-    work = MODELS[model](KERNELS[kernel], REMATS[policy])
+    work = MODELS[model](KERNELS[kernel], REMATS[policy], MATMULS[matmul])
     optimizer, dtype = OPTIMIZERS[optimizer]
 
     def make(key):
@@ -229,6 +249,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[8])
     parser.add_argument("--kernels", choices=KERNELS, nargs="+", default=["auto"])
     parser.add_argument("--remats", choices=REMATS, nargs="+", default=list(REMATS))
+    parser.add_argument("--matmuls", choices=MATMULS, nargs="+", default=["plain"])
     parser.add_argument("--optimizers", choices=OPTIMIZERS, nargs="+", default=["adamw"])
     parser.add_argument("--layer_loop", choices=["scanned", "unrolled"], default="scanned")
     parser.add_argument("--steps", type=int, default=10)
@@ -236,11 +257,11 @@ def main() -> None:
     parser.add_argument("--output", help="file to which the table is appended")
     options = parser.parse_args()
     lines = []
-    for case in itertools.product(options.rows, options.kernels, options.remats, options.optimizers):
-        rows, kernel, policy, optimizer = case
+    for case in itertools.product(options.rows, options.kernels, options.remats, options.matmuls, options.optimizers):
+        rows, kernel, policy, matmul, optimizer = case
         sizes = rows, options.steps, options.chunk_size, optimizer, options.layer_loop
         try:
-            figures = measure(options.model, kernel, policy, *sizes)
+            figures = measure(options.model, kernel, policy, matmul, *sizes)
         except (jax.errors.JaxRuntimeError, ValueError) as error:
             figures = [str(error).splitlines()[0][:80], *[""] * 7]
         lines.append([*map(str, case), *figures])
@@ -249,6 +270,7 @@ def main() -> None:
         "rows",
         "kernel",
         "kept",
+        "matmuls",
         "optimizer",
         "ms / step",
         "planned, ms",

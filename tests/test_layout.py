@@ -67,6 +67,7 @@ HOMES = {
     "resiliparse": ["corpus/warc.py"],
     "defusedxml": ["corpus/markup.py"],
     "mwparserfromhell": ["corpus/wiki.py"],
+    "qwix": ["models/eight_bit.py"],
     "scipy": ["corpus/linear_model.py"],
     "rjieba": ["vocabularies/train.py", "tasks/segment_text.py"],
     "xxhash": [

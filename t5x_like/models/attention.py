@@ -10,7 +10,7 @@ from t5x_like.models import attention_kernels
 from t5x_like.models.attention_kernels import Scores, Visible
 from t5x_like.models.initializers import Initializers
 from t5x_like.models.kv_cache import KeysValues
-from t5x_like.models.layers import Shard, Sizes, add_bias, parameter, project, unsharded, zeros
+from t5x_like.models.layers import Matmul, Shard, Sizes, add_bias, parameter, plain, project, unsharded, zeros
 from t5x_like.models.rotary import rotate
 
 
@@ -25,6 +25,7 @@ class Attention(nnx.Module):
     softcap, window, num_global   as in `Scores`
     has_sinks     a learned sink per head, as in `Scores`
     kernel        what computes the softmax
+    matmul        what multiplies with the four kernels
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Attention(nnx.Module):
         has_sinks: bool = False,
         kernel: Callable = attention_kernels.xla,
         dropout_rate: float = 0.0,
+        matmul: Matmul = plain,
         shard: Shard = unsharded,
     ):
         D, N, G, H = sizes.d_model, sizes.num_heads, sizes.num_kv_heads, sizes.head_dim
         self.dtype, self.dropout_rate, self.shard, self.kernel = sizes.dtype, dropout_rate, shard, kernel
+        self.matmul = matmul
         self.logit_scale = H**-0.5 if logit_scale is None else logit_scale
         self.scores = Scores(softcap=softcap, window=window, num_global=num_global)
         self.query = parameter(rngs, init.query, (D, N, H), ("embed", "heads", "head_dim"), fan_in=D)
@@ -68,8 +71,8 @@ class Attention(nnx.Module):
 
     def keys_values(self, x_BMD: jax.Array, positions_BMP: jax.Array | None) -> KeysValues:
         """What others may read of `x`: its own tokens in self-attention; the encoder's, without positions, in cross."""
-        k_BMGH = add_bias(project(x_BMD, self.key[...], dtype=self.dtype), self.key_bias)
-        v_BMGH = add_bias(project(x_BMD, self.value[...], dtype=self.dtype), self.value_bias)
+        k_BMGH = add_bias(project(x_BMD, self.key[...], dtype=self.dtype, matmul=self.matmul), self.key_bias)
+        v_BMGH = add_bias(project(x_BMD, self.value[...], dtype=self.dtype, matmul=self.matmul), self.value_bias)
         k_BMGH = self.turn(k_BMGH, self.key_norm, positions_BMP)
         return KeysValues(
             checkpoint_name(self.shard(k_BMGH, "batch", "key_length", "heads_activation", None), "key"),
@@ -87,7 +90,7 @@ class Attention(nnx.Module):
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
         """What the tokens of `x` read of `seen`; cross attention has neither positions nor bias."""
-        q_BLNH = add_bias(project(x_BLD, self.query[...], dtype=self.dtype), self.query_bias)
+        q_BLNH = add_bias(project(x_BLD, self.query[...], dtype=self.dtype, matmul=self.matmul), self.query_bias)
         q_BLNH = self.turn(q_BLNH, self.query_norm, positions_BLP)
         q_BLNH = checkpoint_name(self.shard(q_BLNH, "batch", "inner_length", "heads_activation", None), "query")
         y_BLNH = self.kernel(
@@ -99,7 +102,9 @@ class Attention(nnx.Module):
             dropout_rate=self.dropout_rate,
         )
         y_BLNH = checkpoint_name(self.shard(y_BLNH, "batch", "inner_length", "heads_activation", None), "attention")
-        out_BLD = checkpoint_name(project(y_BLNH, self.out[...], dtype=self.dtype, num_contracted=2), "attention_out")
+        out_BLD = checkpoint_name(
+            project(y_BLNH, self.out[...], dtype=self.dtype, num_contracted=2, matmul=self.matmul), "attention_out"
+        )
         return add_bias(out_BLD, self.out_bias)
 
     def turn(self, x_BLNH: jax.Array, norm: nnx.Module | None, positions_BLP: jax.Array | None) -> jax.Array:

@@ -65,7 +65,17 @@ def zeros(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> nnx.Param:
     return nnx.Param(jnp.zeros(shape, jnp.float32), axes=axes)
 
 
-def project(x: jax.Array, kernel: jax.Array, *, dtype: str, num_contracted: int = 1) -> jax.Array:
+# matmul(x [..., I], kernel [I, ...]) multiplies activations with a matrix of parameters.
+Matmul = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jnp.tensordot(x, kernel, 1)
+
+
+def project(
+    x: jax.Array, kernel: jax.Array, *, dtype: str, num_contracted: int = 1, matmul: Matmul = plain
+) -> jax.Array:
     """Contracts the last dims of `x` [B, L, ...] with the first dims of `kernel`, in `dtype`.
 
     Both are flattened into matrices: on CPU the backward pass of a contraction over (B, L) costs 1.4 times as much, and
@@ -76,7 +86,7 @@ def project(x: jax.Array, kernel: jax.Array, *, dtype: str, num_contracted: int 
     fan_in, kept = math.prod(contracted), x.shape[: x.ndim - num_contracted]
     tokens = kept if size_of("context") > 1 else (-1,)
     columns = out_shape if size_of("fsdp") > 1 else (-1,)
-    y = jnp.tensordot(x.reshape(*tokens, fan_in).astype(dtype), kernel.reshape(fan_in, *columns).astype(dtype), 1)
+    y = matmul(x.reshape(*tokens, fan_in).astype(dtype), kernel.reshape(fan_in, *columns).astype(dtype))
     return y.reshape(*kept, *out_shape)
 
 
@@ -188,11 +198,12 @@ class Mlp(nnx.Module):
         activation: str = "gelu",
         use_bias: bool = False,
         dropout_rate: float = 0.0,
+        matmul: Matmul = plain,
         shard: Shard = unsharded,
     ):
         D, F = sizes.d_model, sizes.d_ff
         self.dtype, self.dropout_rate, self.shard = sizes.dtype, dropout_rate, shard
-        self.activation = activation_named(activation)
+        self.activation, self.matmul = activation_named(activation), matmul
         self.up = parameter(rngs, init.mlp_in, (D, F), ("embed", "mlp"), fan_in=D)
         self.down = parameter(rngs, init.mlp_out, (F, D), ("mlp", "embed"), fan_in=F)
         self.up_bias = zeros((F,), ("mlp",)) if use_bias else None
@@ -201,10 +212,10 @@ class Mlp(nnx.Module):
     def __call__(
         self, x_BLD: jax.Array, is_real_BL: jax.Array, *, dropout_key: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, Term]]:
-        up_BLF = checkpoint_name(project(x_BLD, self.up[...], dtype=self.dtype), "mlp_in")
+        up_BLF = checkpoint_name(project(x_BLD, self.up[...], dtype=self.dtype, matmul=self.matmul), "mlp_in")
         y_BLF = dropout(self.activation(add_bias(up_BLF, self.up_bias)), dropout_key, rate=self.dropout_rate)
         y_BLF = self.shard(y_BLF, "batch", "inner_length", "mlp_activation")
-        down_BLD = checkpoint_name(project(y_BLF, self.down[...], dtype=self.dtype), "mlp_out")
+        down_BLD = checkpoint_name(project(y_BLF, self.down[...], dtype=self.dtype, matmul=self.matmul), "mlp_out")
         return add_bias(down_BLD, self.down_bias), {}
 
 
@@ -219,11 +230,12 @@ class GatedMlp(nnx.Module):
         rngs: nnx.Rngs,
         activation: str = "silu",
         dropout_rate: float = 0.0,
+        matmul: Matmul = plain,
         shard: Shard = unsharded,
     ):
         D, F = sizes.d_model, sizes.d_ff
         self.dtype, self.dropout_rate, self.shard = sizes.dtype, dropout_rate, shard
-        self.activation = activation_named(activation)
+        self.activation, self.matmul = activation_named(activation), matmul
         self.gate = parameter(rngs, init.mlp_in, (D, F), ("embed", "mlp"), fan_in=D)
         self.up = parameter(rngs, init.mlp_in, (D, F), ("embed", "mlp"), fan_in=D)
         self.down = parameter(rngs, init.mlp_out, (F, D), ("mlp", "embed"), fan_in=F)
@@ -231,11 +243,11 @@ class GatedMlp(nnx.Module):
     def __call__(
         self, x_BLD: jax.Array, is_real_BL: jax.Array, *, dropout_key: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, Term]]:
-        gate_BLF = checkpoint_name(project(x_BLD, self.gate[...], dtype=self.dtype), "mlp_in")
-        up_BLF = checkpoint_name(project(x_BLD, self.up[...], dtype=self.dtype), "mlp_in")
+        gate_BLF = checkpoint_name(project(x_BLD, self.gate[...], dtype=self.dtype, matmul=self.matmul), "mlp_in")
+        up_BLF = checkpoint_name(project(x_BLD, self.up[...], dtype=self.dtype, matmul=self.matmul), "mlp_in")
         y_BLF = dropout(self.activation(gate_BLF) * up_BLF, dropout_key, rate=self.dropout_rate)
         y_BLF = self.shard(y_BLF, "batch", "inner_length", "mlp_activation")
-        return checkpoint_name(project(y_BLF, self.down[...], dtype=self.dtype), "mlp_out"), {}
+        return checkpoint_name(project(y_BLF, self.down[...], dtype=self.dtype, matmul=self.matmul), "mlp_out"), {}
 
 
 class Embedding(nnx.Module):

@@ -1,5 +1,6 @@
 """The same losses on every mesh, packed rows and all. The whole table is made by benchmarks/mesh_families.py."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,11 @@ import pytest
 
 from t5x_like.blockwise_cross_entropy import BlockwiseCrossEntropy
 from t5x_like.losses import ChunkedCrossEntropy
+from t5x_like.models.attention import Attention
+from t5x_like.models.blocks import Block
+from t5x_like.models.eight_bit import eight_bit
+from t5x_like.models.layers import GatedMlp
+from t5x_like.models.rotary import Rotary
 from t5x_like.partitioning.axis_rules import AxisRules, batch_sharding
 from t5x_like.partitioning.stages import pipelined
 from t5x_like.planning.collectives import collectives_of
@@ -43,6 +49,18 @@ def test_twenty_steps_on_packed_rows_are_those_of_one_device(name):
     found = mesh_runs.losses(model, batches, sizes=row.sizes, rules=row.rules)
     np.testing.assert_allclose(found, mesh_runs.losses(mesh_runs.model_of(row.family), batches), rtol=1e-4)
     assert np.ptp(found) > 0.01  # it learns, so a wrong gradient would show
+
+
+@pytest.mark.parametrize("types", ["float8", "int8"])
+def test_products_in_8_bits_are_on_a_mesh_what_they_are_on_one_device(types):
+    """To 1e-3: where a sum in another order moves a number over the edge between two codes, it is a code further."""
+    matmul = functools.partial(eight_bit, types=types)
+    attention = functools.partial(Attention, rotary=Rotary, matmul=matmul)
+    layers = functools.partial(Block, attention=attention, mlp=functools.partial(GatedMlp, matmul=matmul))
+    model, batches = mesh_runs.model_of("llama", layers=layers), mesh_runs.batches_of("llama", 20)
+    found = mesh_runs.losses(model, batches, sizes={"data": 2, "fsdp": 2, "tensor": 2})
+    np.testing.assert_allclose(found, mesh_runs.losses(model, batches), rtol=1e-3)
+    assert np.ptp(found) > 0.01
 
 
 def test_tokens_travel_to_experts_and_back_and_are_never_gathered():

@@ -110,23 +110,23 @@ def test_a_second_run_in_one_folder_is_refused_and_harms_nothing(directory, tmp_
     assert steps == list(range(len(steps)))
 
 
-def test_two_processes_give_the_losses_of_one(directory, tmp_path):
+def test_two_processes_give_the_losses_of_one_and_a_run_moves_between_them(directory, tmp_path):
+    """`two` starts as two processes and goes on as one, `moved` starts as one, goes on as two and as one again."""
+    two, moved, one = (tmp_path / name for name in ("two", "moved", "one"))
+    tiny.run(moved, tiny.pipeline(directory), 3, mesh=one_device)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{listener.getsockname()[1]}"
-    peers = [start(directory, tmp_path / "two", 6, coordinator, i, 2) for i in range(2)]
-    for peer in peers:
+    both = os.pathsep.join(map(str, (two, moved)))
+    for peer in [start(directory, both, 6, coordinator, i, 2) for i in range(2)]:
         finish(peer)
-    tiny.run(tmp_path / "one", tiny.pipeline(directory), 6, mesh=lambda: make_mesh(data=2, devices=jax.devices()[:2]))
-    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
-    assert [row["step"] for row in one] == [row["step"] for row in two]
-    for name in ("loss", "grad_norm", "loss_weight"):
-        np.testing.assert_allclose([r[name] for r in two[1:]], [r[name] for r in one[1:]], rtol=1e-6)
-    # What two processes saved, one goes on with: the position of the data belongs to nobody.
-    tiny.run(tmp_path / "two", tiny.pipeline(directory), 8, mesh=one_device)
-    tiny.run(tmp_path / "one", tiny.pipeline(directory), 8, mesh=one_device)
-    np.testing.assert_allclose(
-        [row["loss"] for row in rows(tmp_path / "two")[1:]],
-        [row["loss"] for row in rows(tmp_path / "one")[1:]],
-        rtol=1e-6,
-    )
+    for folder in (two, moved):
+        tiny.run(folder, tiny.pipeline(directory), 8, mesh=one_device)
+    tiny.run(one, tiny.pipeline(directory), 6, mesh=lambda: make_mesh(data=2, devices=jax.devices()[:2]))
+    tiny.run(one, tiny.pipeline(directory), 8, mesh=one_device)
+    assert "resuming from step 3" in (moved / "events.jsonl").read_text()
+    for folder in (two, moved):
+        assert [row["step"] for row in rows(folder)] == [row["step"] for row in rows(one)]
+        for name in ("loss", "grad_norm", "loss_weight"):
+            got, expected = ([row[name] for row in rows(path)[1:]] for path in (folder, one))
+            np.testing.assert_allclose(got, expected, rtol=1e-6, err_msg=f"{folder.name}, {name}")

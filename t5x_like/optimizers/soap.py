@@ -55,18 +55,18 @@ def soap(
     longest      a side with more than this many rows or columns is not turned (as the paper does with vocabularies)
     not_hidden   parameters whose name this is found in, and all with one dimension, go by AdamW
 
-    The first gradient makes the bases and moves no matrix, as in the authors' code. The state of a matrix [m, n] is
-    2 (m n + m m + n n) numbers, each device its part; for a new basis every device gathers the factor and decomposes it
-    whole: a Llama of 4 layers, width 512, on fsdp 4 x tensor 2 has 46.4 MiB of state a device where AdamW has 12.8, and
-    its largest gather is 30.2 MiB (`t5x_like plan`). Where a factor lacks rank, as from gradients that are all alike,
-    the rest of its basis and the steps along it are by chance: there a run differs on another mesh.
+    The first gradient makes the bases and neither moves nor decays a matrix, as in the authors' code. The state of a
+    matrix [m, n] is 2 (m n + m m + n n) numbers, each device its part; for a new basis every device gathers the factor
+    and decomposes it whole: a Llama of 4 layers, width 512, on fsdp 4 x tensor 2 has 46.4 MiB of state a device where
+    AdamW has 12.8, and its largest gather is 30.2 MiB (`t5x_like plan`). Where a factor lacks rank, as from gradients
+    that are all alike, or of a first matrix that is not square, the rest of its basis and the steps along it are by
+    chance: there a run differs on another mesh.
     """
     if every < 1 or longest < 1:
         raise ValueError(f"every {every} and longest {longest} must be at least 1")
     pattern = re.compile(not_hidden)
     hidden = optax.chain(
-        scale_by_soap(Numbers(b1, b2, eps, every, longest), pattern),
-        optax.add_decayed_weights(weight_decay),
+        scale_by_soap(Numbers(b1, b2, eps, weight_decay, every, longest), pattern),
         optax.scale_by_learning_rate(learning_rate),
     )
     others = optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=adam_weight_decay)
@@ -81,6 +81,7 @@ class Numbers(NamedTuple):
     b1: float
     b2: float
     eps: float
+    weight_decay: float
     every: int
     longest: int
 
@@ -96,7 +97,8 @@ def scale_by_soap(numbers: Numbers, not_hidden: re.Pattern) -> optax.GradientTra
         rows, columns = (of_each(functools.partial(empty_side, dim=dim, longest=numbers.longest)) for dim in (-2, -1))
         return Soap(jnp.zeros((), jnp.int32), zeros, zeros, rows, columns)
 
-    def update(grads, state, params=None):
+    def update(grads, state, params):
+        decay = jnp.where(state.count == 0, 0.0, numbers.weight_decay)
         new = [dict(part) for part in (grads, *state[1:])]
         for name, shape in sizes(grads, not_hidden).items():
             mu, nu, rows, columns = (part[name] for part in state[1:])
@@ -104,6 +106,7 @@ def scale_by_soap(numbers: Numbers, not_hidden: re.Pattern) -> optax.GradientTra
             found = update_of_one(numbers, state.count, *given)
             for part, value in zip(new, found, strict=True):
                 part[name] = value if isinstance(value, Side) else value.reshape(mu.shape).astype(grads[name].dtype)
+            new[0][name] += (decay * params[name]).astype(grads[name].dtype)
         return new[0], Soap(state.count + 1, *new[1:])
 
     return optax.GradientTransformation(init, update)

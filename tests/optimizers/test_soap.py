@@ -9,6 +9,7 @@ import pytest
 from t5x_like.optimizers.soap import Side, soap
 from t5x_like.partitioning.axis_rules import AxisRules, optimizer_shardings, shardings
 from t5x_like.partitioning.mesh import make_mesh
+from tests.golden.released_code import RELEASED
 
 RATE, B1, B2, EPS, EVERY = 0.01, 0.9, 0.95, 1e-8, 3
 
@@ -58,6 +59,20 @@ def test_it_is_the_papers_algorithm_for_scanned_layers_and_for_heads():
             moved = np.stack([of_layer[t] for of_layer in weights]) - params[name].reshape(-1, 6, 6)
             measured = np.asarray(found[name]).reshape(-1, 6, 6) - params[name].reshape(-1, 6, 6)
             np.testing.assert_allclose(measured, moved, atol=1e-3 * RATE, err_msg=f"{name} at {t}")
+
+
+@pytest.mark.parametrize("name, longest", [("layers/wi", 5), ("layers/wo", 10_000)])
+def test_weights_go_where_the_released_code_takes_them(name, longest):
+    """To a hundredth of a step: that code decays the weight after it has moved it, and adds eps before it corrects."""
+    weight, gradients = (jnp.asarray(RELEASED["SOAP"]["inputs"][kind][name]) for kind in ("weights", "gradients"))
+    optimizer = soap(0.01, b1=0.9, b2=0.95, weight_decay=0.1, every=3, longest=longest)
+    params, update, found = {name: weight}, jax.jit(optimizer.update), []
+    state = optimizer.init(params)
+    for gradient in gradients:
+        updates, state = update({name: gradient}, state, params)
+        params = optax.apply_updates(params, updates)
+        found.append(np.asarray(params[name]).ravel())
+    np.testing.assert_allclose(np.stack(found)[[0, 1, 4, 7]], RELEASED["SOAP"]["found"][name], atol=1e-4)
 
 
 def test_a_gradient_in_one_direction_is_followed_in_it():

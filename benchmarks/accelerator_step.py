@@ -76,9 +76,9 @@ REMATS = {
 
 MATMULS = {
     "plain": layers.plain,
-    "float8": eight_bit.eight_bit,
-    "float8_tensor": functools.partial(eight_bit.eight_bit, scale_per="tensor"),
-    "int8": functools.partial(eight_bit.eight_bit, types="int8"),
+    "float8": eight_bit.EightBit(),
+    "float8_tensor": eight_bit.EightBit(scale_per="tensor"),
+    "int8": eight_bit.EightBit(types="int8"),
 }
 
 

@@ -116,7 +116,7 @@ CONFIGURABLES: dict[str, Callable] = {
     "balanced_ring": ring_attention.balanced_ring,
     "splash": splash_attention.splash,
     "auto": kernel_choice.auto,
-    "eight_bit": eight_bit.eight_bit,
+    "EightBit": eight_bit.EightBit,
     "Rotary": rotary.Rotary,
     "position_interpolation": rotary_scaling.position_interpolation,
     "ntk_scaling": rotary_scaling.ntk_scaling,

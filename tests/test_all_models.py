@@ -17,7 +17,7 @@ from t5x_like.models.attention import Attention
 from t5x_like.models.attention_bias import Alibi
 from t5x_like.models.blocks import Block, ParallelBlock, PostNorm, SandwichNorm
 from t5x_like.models.decoder import Decoder
-from t5x_like.models.eight_bit import eight_bit
+from t5x_like.models.eight_bit import EightBit
 from t5x_like.models.encoder_decoder import EncoderDecoder
 from t5x_like.models.entry import Entry
 from t5x_like.models.heads import TiedHead
@@ -71,7 +71,7 @@ deepseek_mlp = functools.partial(
 yarn = functools.partial(rotary.Rotary, scaling=functools.partial(yarn_scaling, factor=4.0, original_length=16))
 
 float8_layer = functools.partial(
-    Block, attention=functools.partial(Attention, matmul=eight_bit), mlp=functools.partial(GatedMlp, matmul=eight_bit)
+    Block, attention=functools.partial(Attention, matmul=EightBit()), mlp=functools.partial(GatedMlp, matmul=EightBit())
 )
 
 MODELS = {

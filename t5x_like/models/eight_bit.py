@@ -1,8 +1,8 @@
 """Products of activations and parameters in 8 bits, forward and backward, by qwix.
 
-  Attention.matmul = @eight_bit
-  GatedMlp.matmul = @eight_bit
-  eight_bit.types = 'float8'
+  Attention.matmul = @EightBit()
+  GatedMlp.matmul = @EightBit()
+  EightBit.types = 'float8'
 
 Parameters, their gradients' sum and the optimizer stay as they are: both factors are rounded where they meet, to what
 their largest value makes of 8 bits. So are gradients, in a type with more exponent (arXiv:2209.05433, section 3.1).
@@ -10,6 +10,7 @@ It pays where a device multiplies 8 bits faster: float8 on GPUs since Hopper and
 Attention, norms, embedding and head are not touched.
 """
 
+import dataclasses
 import difflib
 import functools
 from typing import NamedTuple
@@ -27,17 +28,26 @@ TYPES = {"float8": Types("float8_e4m3fn", "float8_e5m2"), "int8": Types("int8", 
 SCALES = ("channel", "tensor")
 
 
-def eight_bit(x: jax.Array, kernel: jax.Array, *, types: str = "float8", scale_per: str = "channel") -> jax.Array:
+@dataclasses.dataclass(frozen=True)
+class EightBit:
     """`x` [..., I] times `kernel` [I, ...], in x's type.
 
     scale_per "channel" is one scale for each token and for each column of the kernel, as qwix has it for training;
     "tensor" is one for all, which costs less and is coarser.
     """
-    for value, known in ((types, TYPES), (scale_per, SCALES)):
-        if value not in known:
-            nearest = difflib.get_close_matches(value, known, n=1, cutoff=0.0)[0]
-            raise ValueError(f"eight_bit knows no {value!r}; it is one of {', '.join(known)}; nearest is {nearest!r}")
-    return (per_channel if scale_per == "channel" else per_tensor)(x, kernel, TYPES[types])
+
+    types: str = "float8"
+    scale_per: str = "channel"
+
+    def __post_init__(self):
+        for name, known in (("types", TYPES), ("scale_per", SCALES)):
+            value = getattr(self, name)
+            if value not in known:
+                nearest = difflib.get_close_matches(value, known, n=1, cutoff=0.0)[0]
+                raise ValueError(f"{name} {value!r} is not one of {', '.join(known)}; nearest is {nearest!r}")
+
+    def __call__(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return (per_channel if self.scale_per == "channel" else per_tensor)(x, kernel, TYPES[self.types])
 
 
 def contract(x: jax.Array, dims_x: range, y: jax.Array, dims_y: range) -> jax.Array:

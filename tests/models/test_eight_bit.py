@@ -9,7 +9,7 @@ import pytest
 import qwix
 from flax import nnx
 
-from t5x_like.models.eight_bit import TYPES, eight_bit
+from t5x_like.models.eight_bit import TYPES, EightBit
 
 TOKENS, INNER, HEADS, DIM = 24, 32, 3, 8
 
@@ -47,7 +47,7 @@ def test_product_and_gradients_are_those_of_qwix(types, scale_per):
     def theirs(x, kernel):
         return nnx.merge(graphdef, nnx.map_state(lambda path, leaf: kernel, state))(x)
 
-    ours = functools.partial(eight_bit, types=types, scale_per=scale_per)
+    ours = EightBit(types, scale_per)
     for mine, other in zip(
         product_and_gradients(ours, x, kernel, dy), product_and_gradients(theirs, x, kernel, dy), strict=True
     ):
@@ -61,7 +61,7 @@ def test_product_and_gradients_are_those_of_qwix(types, scale_per):
 def test_an_error_is_no_larger_than_its_roundings(types, bits, scale_per):
     x, kernel, dy = factors()
     exact = product_and_gradients(lambda x, kernel: jnp.tensordot(x, kernel, 1), x, kernel, dy)
-    ours = product_and_gradients(functools.partial(eight_bit, types=types, scale_per=scale_per), x, kernel, dy)
+    ours = product_and_gradients(EightBit(types, scale_per), x, kernel, dy)
     value, gradient = (2.0 ** -(n + 1) for n in bits)
     for mine, true, error in zip(ours, exact, (2 * value, value + gradient, value + gradient), strict=True):
         off = jnp.linalg.norm(mine - true) / jnp.linalg.norm(true)
@@ -71,7 +71,7 @@ def test_an_error_is_no_larger_than_its_roundings(types, bits, scale_per):
 @pytest.mark.parametrize("scale_per", ["channel", "tensor"])
 def test_zeros_give_zeros_and_the_type_of_x_stays(scale_per):
     x, kernel, dy = factors(jnp.bfloat16)
-    ours = functools.partial(eight_bit, scale_per=scale_per)
+    ours = EightBit(scale_per=scale_per)
     for y in product_and_gradients(ours, x * 0, kernel * 0, dy * 0):
         assert y.dtype == jnp.bfloat16
         np.testing.assert_array_equal(np.asarray(y, np.float32), 0.0)
@@ -87,7 +87,7 @@ def test_zeros_give_zeros_and_the_type_of_x_stays(scale_per):
     ],
 )
 def test_all_three_products_have_both_factors_in_8_bits(types, scale_per, products):
-    ours = functools.partial(eight_bit, types=types, scale_per=scale_per)
+    ours = EightBit(types, scale_per)
     lowered = jax.jit(functools.partial(product_and_gradients, ours)).lower(*factors(jnp.bfloat16)).as_text()
     lines = [line.split(" : ")[1] for line in lowered.splitlines() if "dot_general" in line]
     pairs = [", ".join(part.split("x")[-1].split(">")[0] for part in line.split("tensor<")[1:3]) for line in lines]
@@ -97,5 +97,5 @@ def test_all_three_products_have_both_factors_in_8_bits(types, scale_per, produc
 @pytest.mark.parametrize("options", [{"types": "float7"}, {"scale_per": "tensors"}])
 def test_an_unknown_name_is_refused_with_the_nearest(options):
     nearest = "float8" if "types" in options else "tensor"
-    with pytest.raises(ValueError, match=f"knows no '{next(iter(options.values()))}'.*nearest is '{nearest}'"):
-        eight_bit(*factors()[:2], **options)
+    with pytest.raises(ValueError, match=f"'{next(iter(options.values()))}' is not one of .*nearest is '{nearest}'"):
+        EightBit(**options)

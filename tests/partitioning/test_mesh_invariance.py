@@ -12,7 +12,7 @@ from t5x_like.blockwise_cross_entropy import BlockwiseCrossEntropy
 from t5x_like.losses import ChunkedCrossEntropy
 from t5x_like.models.attention import Attention
 from t5x_like.models.blocks import Block
-from t5x_like.models.eight_bit import eight_bit
+from t5x_like.models.eight_bit import EightBit
 from t5x_like.models.layers import GatedMlp
 from t5x_like.models.rotary import Rotary
 from t5x_like.partitioning.axis_rules import AxisRules, batch_sharding
@@ -54,7 +54,7 @@ def test_twenty_steps_on_packed_rows_are_those_of_one_device(name):
 @pytest.mark.parametrize("types", ["float8", "int8"])
 def test_products_in_8_bits_are_on_a_mesh_what_they_are_on_one_device(types):
     """To 1e-3: where a sum in another order moves a number over the edge between two codes, it is a code further."""
-    matmul = functools.partial(eight_bit, types=types)
+    matmul = EightBit(types)
     attention = functools.partial(Attention, rotary=Rotary, matmul=matmul)
     layers = functools.partial(Block, attention=attention, mlp=functools.partial(GatedMlp, matmul=matmul))
     model, batches = mesh_runs.model_of("llama", layers=layers), mesh_runs.batches_of("llama", 20)

@@ -72,8 +72,6 @@ REMATS = {
     "mlp_in": remat.KeepNamed(keep=("query", "key", "value", "mlp_in")),
     "nothing": layer_loops.save_nothing,
 }
-
-
 MATMULS = {
     "plain": layers.plain,
     "float8": eight_bit.EightBit(),

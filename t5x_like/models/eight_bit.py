@@ -5,9 +5,9 @@
   EightBit.types = 'float8'
 
 Parameters, their gradients' sum and the optimizer stay as they are: both factors are rounded where they meet, to what
-their largest value makes of 8 bits. So are gradients, in a type with more exponent (arXiv:2209.05433, section 3.1).
+their largest value makes of 8 bits. So are gradients, in a type with more exponent (arXiv:2209.05433, section 3).
 It pays where a device multiplies 8 bits faster: float8 on GPUs since Hopper and Ada, int8 on TPUs since v5e.
-Attention, norms, embedding and head are not touched.
+The softmax of attention, norms, experts, embedding and head are not touched.
 """
 
 import dataclasses

@@ -9,7 +9,12 @@ import pytest
 import qwix
 from flax import nnx
 
+from t5x_like.features import Features
+from t5x_like.models.attention import Attention
+from t5x_like.models.blocks import Block
+from t5x_like.models.decoder import Decoder
 from t5x_like.models.eight_bit import TYPES, EightBit
+from t5x_like.models.layers import GatedMlp, Mlp
 
 TOKENS, INNER, HEADS, DIM = 24, 32, 3, 8
 
@@ -92,6 +97,20 @@ def test_all_three_products_have_both_factors_in_8_bits(types, scale_per, produc
     lines = [line.split(" : ")[1] for line in lowered.splitlines() if "dot_general" in line]
     pairs = [", ".join(part.split("x")[-1].split(">")[0] for part in line.split("tensor<")[1:3]) for line in lines]
     assert sorted(pairs) == sorted(products)
+
+
+@pytest.mark.parametrize("mlp, products", [(GatedMlp, 7), (Mlp, 6)])
+def test_every_projection_of_a_layer_and_nothing_else_is_in_8_bits(mlp, products):
+    """Query, key, value, out; gate, up and down. The two products of attention and the head stay as they are."""
+    layer = functools.partial(
+        Block, attention=functools.partial(Attention, matmul=EightBit()), mlp=functools.partial(mlp, matmul=EightBit())
+    )
+    sizes = {"vocab_size": 64, "num_layers": 1, "d_model": 16, "num_heads": 2, "d_ff": 32}
+    model = Decoder(**sizes, layers=layer, layer_loop="unrolled", rngs=nnx.Rngs(0))
+    row = jnp.arange(8, dtype=jnp.int32)[None]
+    batch = Features(row, row, jnp.ones((1, 8)), jnp.ones_like(row), row[..., None], row)
+    lines = [line for line in jax.jit(model).lower(batch).as_text().splitlines() if "dot_general" in line]
+    assert sum("f8E4M3FN" in line for line in lines) == products and len(lines) == products + 3
 
 
 @pytest.mark.parametrize("options", [{"types": "float7"}, {"scale_per": "tensors"}])
